@@ -1,0 +1,55 @@
+"""Neural architecture search judged by the network that ships.
+
+The map, in the order in which data passes:
+
+    search_spaces/*.yaml
+      -> nas.space_file    reads a space, and says where a bad file is wrong
+      -> nas.space         SearchSpace: sample, suggest, contains
+      -> nas.architecture  Architecture: a frozen value with arch_id and deploy_id
+      -> nas.networks      build(form="train" | "deploy"), fuse
+      -> nas.cost, nas.latency   what the deploy form costs, before any training
+      -> nas.training      train, evaluate
+      -> nas.pipeline      THE SPINE: one architecture in, events out
+      -> nas.trial         events and the TrialRecord that they add up to
+      -> nas.store         runs/<run>/: events.jsonl is the truth
+      -> nas.results       records as a table, the front, the picture
+      -> nas.deploy        the front's networks as verified files
+
+`nas.tune` runs many trials (Ray or inline), `nas.samplers` proposes them, `nas.search` is the command.
+The names below are loaded when they are first used: `import nas` loads neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nas.cost import count
+    from nas.latency.measure import measure
+    from nas.networks.builder import build, fuse
+    from nas.space_file import load_architecture, load_space
+    from nas.tune.run import run_search
+
+__version__ = "0.1.0"
+__all__ = ["build", "count", "fuse", "load_architecture", "load_space", "measure", "run_search"]
+
+_HOMES = {
+    "build": "nas.networks.builder",
+    "count": "nas.cost",
+    "fuse": "nas.networks.builder",
+    "load_architecture": "nas.space_file",
+    "load_space": "nas.space_file",
+    "measure": "nas.latency.measure",
+    "run_search": "nas.tune.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'nas' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,154 @@
+"""Architecture: one network as a frozen value, with an identity that equal networks share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from nas.blocks import Block, Classifier, Value, block_from_dict
+
+SCHEMA_VERSION = 1
+ID_LENGTH = 12
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network as stem, stages and head, each a sequence of blocks.
+
+    Stages are for people and search spaces: two architectures with the same chain of blocks are the same
+    network wherever the stages' borders are, and share their ids.
+
+    Attributes:
+        stem: the first blocks, usually one convolution.
+        stages: groups of blocks, each group usually at one resolution.
+        head: the last blocks; the very last is the classifier.
+
+    Raises:
+        ValueError: the last block is not a classifier, or another one is.
+    """
+
+    stem: tuple[Block, ...]
+    stages: tuple[tuple[Block, ...], ...]
+    head: tuple[Block, ...]
+
+    def __post_init__(self) -> None:
+        classifiers = [isinstance(block, Classifier) for block in self.blocks]
+        if not classifiers or not classifiers[-1] or sum(classifiers) != 1:
+            raise ValueError("an architecture ends with its one 'classifier' block")
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All blocks in the order in which data passes them."""
+        return (*self.stem, *(block for stage in self.stages for block in stage), *self.head)
+
+    @cached_property
+    def arch_id(self) -> str:
+        """Hash of the canonical train form: equal for encodings that mean the same network."""
+        return self._hash(deploy=False)
+
+    @cached_property
+    def deploy_id(self) -> str:
+        """Hash of the deploy form: equal for architectures that differ only while they train."""
+        return self._hash(deploy=True)
+
+    def strides(self, input_shape: tuple[int, int, int]) -> tuple[int, ...]:
+        """The stride that each block really has on images of `input_shape` (C, H, W).
+
+        One search space serves 8x8 and 224x224 images by this rule: the last feature map keeps at least
+        4 pixels a side (2 where the image is smaller than 16); the strides that would leave less are
+        dropped, the earliest first, as CIFAR versions of ImageNet networks do.
+        """
+        side = min(input_shape[1:])
+        limit = side / (4 if side >= 16 else 2)
+        strides = [block.stride_or_one for block in self.blocks]
+        for i, stride in enumerate(strides):
+            if math.prod(strides) > limit and stride > 1:
+                strides[i] = 1
+        return tuple(strides)
+
+    def check(self, in_channels: int) -> None:
+        """Holds every block against the channels that enter it.
+
+        Raises:
+            ValueError: groups that do not divide the channels.
+        """
+        for block in self.blocks:
+            block.check(in_channels)
+            in_channels = block.output_channels(in_channels)
+
+    def _hash(self, deploy: bool) -> str:
+        in_channels: int | None = None
+        words: list[dict[str, Value]] = []
+        for block in self.blocks:
+            words.append(block.canonical(in_channels, deploy))
+            if in_channels is not None or hasattr(block, "out_channels"):
+                in_channels = block.output_channels(in_channels or 0)
+        canonical = json.dumps([SCHEMA_VERSION, words], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:ID_LENGTH]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form with the schema's version."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "stem": [block.to_dict() for block in self.stem],
+            "stages": [[block.to_dict() for block in stage] for stage in self.stages],
+            "head": [block.to_dict() for block in self.head],
+        }
+
+    def to_json(self) -> str:
+        """One line of JSON that `architecture_from_json` reads back to an equal value."""
+        return json.dumps(self.to_dict())
+
+
+def architecture_from_dict(words: Any) -> Architecture:
+    """The architecture that `Architecture.to_dict` wrote down.
+
+    Raises:
+        ValueError: another schema version, a missing or unknown part, or a bad block; the message names the place.
+    """
+    if not isinstance(words, dict):
+        raise ValueError(
+            f"an architecture is a mapping with stem, stages and head, not {type(words).__name__}"
+        )
+    if words.get("schema") != SCHEMA_VERSION:
+        raise ValueError(f"schema: {words.get('schema')!r} is not allowed; allowed: {SCHEMA_VERSION}")
+    parts = {"schema", "stem", "stages", "head"}
+    if set(words) != parts or not all(isinstance(words[part], list) for part in parts - {"schema"}):
+        raise ValueError(
+            f"an architecture has the keys schema, stem, stages, head (lists), not {sorted(words)}"
+        )
+    for i, stage in enumerate(words["stages"]):
+        if not isinstance(stage, list):
+            raise ValueError(f"stages[{i}]: a stage is a list of blocks, not {stage!r}")
+    return Architecture(
+        stem=_blocks(words["stem"], "stem"),
+        stages=tuple(_blocks(stage, f"stages[{i}]") for i, stage in enumerate(words["stages"])),
+        head=_blocks(words["head"], "head"),
+    )
+
+
+def architecture_from_json(text: str) -> Architecture:
+    """The architecture in a JSON text.
+
+    Raises:
+        ValueError: not JSON, or not an architecture.
+    """
+    try:
+        words = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from None
+    return architecture_from_dict(words)
+
+
+def _blocks(words: list[Any], where: str) -> tuple[Block, ...]:
+    blocks = []
+    for i, block in enumerate(words):
+        try:
+            blocks.append(block_from_dict(block))
+        except ValueError as error:
+            raise ValueError(f"{where}[{i}]: {error}") from None
+    return tuple(blocks)

@@ -1,0 +1,140 @@
+"""From `key=value` words, YAML files and keyword arguments to a SearchConfig."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nas.config import SearchConfig, allowed_values, leaves, validate
+
+# Names that belong to one run and are not taken over when its config.yaml is run again.
+OF_ONE_RUN = ("run", "resume")
+
+
+def settings_from_words(words: Sequence[str]) -> dict[str, Any]:
+    """The settings of a command line's `key=value` words, for `make_config`.
+
+    Raises:
+        ValueError: a word without `=`, or a value that is not YAML.
+    """
+    settings: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise ValueError(f"{word!r} is not allowed; allowed: key=value (see --help)")
+        settings[key] = _parse(key, text)
+    return settings
+
+
+def make_config(settings: Mapping[str, Any]) -> SearchConfig:
+    """The configuration of settings: dotted keys and nested mappings; `config`, a YAML file, is read first.
+
+    Raises:
+        ValueError: an unknown key (with a suggestion), a wrong type or a value out of range.
+    """
+    flat = _flatten(settings)
+    file = flat.pop("config", None)
+    merged = OmegaConf.structured(SearchConfig)
+    if file is not None:
+        from_file = _flatten(_read(str(file)))
+        merged = _merge(merged, {key: value for key, value in from_file.items() if key not in OF_ONE_RUN})
+    merged = _merge(merged, flat)
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, SearchConfig)
+    validate(config)
+    return config
+
+
+def config_to_yaml(config: SearchConfig) -> str:
+    """The configuration as YAML that `config=FILE` reads back."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def help_text() -> str:
+    """Every key with type, default, unit and meaning, from the dataclasses."""
+    rows = [("config", "str", "none", "YAML file of settings; runs/NAME/config.yaml runs that search again")]
+    for key, (each, value) in leaves(SearchConfig()).items():
+        meaning = each.metadata["meaning"]
+        limits = allowed_values(each)
+        notes = [each.metadata["unit"]] if each.metadata["unit"] else []
+        notes += [limits] if limits else []
+        shown = "none" if value is None else str(value).replace("'", "").replace(" ", "")
+        kind = str(each.type).replace(" | None", "")
+        rows.append((key, kind, shown, meaning + (f" [{'; '.join(notes)}]" if notes else "")))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    table = "\n".join(
+        "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows
+    )
+    return (
+        "Searches a space for networks that are accurate and fast, and exports the Pareto front.\n\n"
+        "    python -m nas.search space=mobile budget=100\n"
+        '    python -m nas.search space=reducenet data=photos/ "objectives=[error,params]" train.epochs=30\n\n'
+        "key, type, default, meaning [unit; allowed]\n\n" + table
+    )
+
+
+def _parse(key: str, text: str) -> Any:
+    try:
+        value = OmegaConf.from_dotlist([f"value={text}"])["value"]
+    except Exception as error:  # OmegaConf hands through whatever its YAML parser raises
+        raise ValueError(f"{key}={text} is not allowed: {_first_line(error)}") from None
+    return list(value) if isinstance(value, ListConfig) else value
+
+
+def _flatten(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            flat |= _flatten(dataclasses.asdict(value), f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value) if isinstance(value, Path) else value
+    return flat
+
+
+def _read(file: str) -> Mapping[Any, Any]:
+    try:
+        loaded = OmegaConf.load(Path(file).expanduser())
+    except Exception as error:  # as in _parse
+        raise ValueError(f"config={file} cannot be read: {_first_line(error)}") from None
+    if not isinstance(loaded, DictConfig):
+        raise ValueError(f"config={file} is not a mapping of settings")
+    container = OmegaConf.to_container(loaded)
+    assert isinstance(container, dict)
+    return container
+
+
+def _merge(base: Any, flat: Mapping[str, Any]) -> Any:
+    known = leaves(SearchConfig())
+    for key, value in flat.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, [*known, "config"], n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else "see --help"
+            raise ValueError(f"unknown key {key!r}: {hint}")
+        each, default = known[key]
+        kind = str(each.type)
+        try:
+            if isinstance(value, bool) and "bool" not in kind:
+                raise ValueError
+            if isinstance(default, list) and isinstance(value, str):
+                raise ValueError
+            nested: Any = list(value) if isinstance(value, tuple) else value
+            for part in reversed(key.split(".")):
+                nested = {part: nested}
+            base = OmegaConf.merge(base, nested)
+        except (OmegaConfBaseException, ValueError):
+            allowed = allowed_values(each)
+            wanted = kind.replace(" | None", "") + (f", {allowed}" if allowed else "")
+            raise ValueError(f"{key}={value} is not allowed; allowed: {wanted}") from None
+    return base
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

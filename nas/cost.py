@@ -1,0 +1,31 @@
+"""What a network costs without being run: parameters and multiply-adds."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Parameters of a network and its multiply-adds for one image.
+
+    Multiply-adds are those of convolutions and linear layers, each counted once (PyTorch's counter counts
+    a multiply-add as two operations). Counted on the meta device, in eval mode: nothing is computed, and the
+    network is not changed.
+
+    Args:
+        network: any module that takes (1, C, H, W).
+        input_shape: (C, H, W).
+
+    Returns:
+        (params, macs).
+    """
+    probe = copy.deepcopy(network).to("meta").eval()
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        probe(torch.empty(1, *input_shape, device="meta"))
+    params = sum(parameter.numel() for parameter in network.parameters())
+    return params, counter.get_total_flops() // 2

@@ -1,0 +1,156 @@
+"""Deployable files of one judged network, verified before they are where a user looks for them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nas.architecture import Architecture
+from nas.data import ImageData
+from nas.networks.builder import build, unfused_norms
+
+TOLERANCE = 1e-4  # largest difference of ONNX Runtime's outputs over the largest output
+
+
+class ExportFailed(RuntimeError):
+    """A file does not hold the network that it should."""
+
+
+def save_weights(network: nn.Module, file: Path) -> None:
+    """Writes a network's weights as safetensors, at once: no reader sees half a file."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    save_file(state, draft)
+    draft.replace(file)
+
+
+def load_deployed(
+    arch: Architecture, weights: Path, num_classes: int, input_shape: tuple[int, int, int]
+) -> nn.Module:
+    """The fused network of an architecture with weights that `save_weights` wrote.
+
+    Raises:
+        ValueError: the file cannot be read, or holds another network's weights.
+    """
+    network = build(arch, num_classes=num_classes, input_shape=input_shape, form="deploy")
+    try:
+        network.load_state_dict(load_file(weights))
+    except Exception as error:  # safetensors raises its own, torch a RuntimeError of many lines
+        raise ValueError(f"{weights} does not hold this network: {str(error).splitlines()[0]}") from None
+    return network
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fused network with what has to be told of it."""
+
+    architecture: Architecture
+    network: nn.Module
+    data: ImageData
+    metrics: dict[str, Any]
+
+
+def export_model(model: Model, directory: Path) -> None:
+    """Writes architecture.json, model.safetensors, model.onnx and metrics.json, after verifying the ONNX file.
+
+    The folder is made under another name and renamed last: it is there in full or not at all.
+
+    Raises:
+        ExportFailed: ONNX Runtime's outputs or predictions on the test images differ from the network's.
+    """
+    draft = directory.with_name(f".{directory.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        (draft / "architecture.json").write_text(model.architecture.to_json() + "\n", encoding="utf-8")
+        save_weights(model.network, draft / "model.safetensors")
+        network = model.network.cpu()
+        example = model.data.normalize(model.data.test.x[:2].cpu())
+        _write_onnx(network, example, draft / "model.onnx")
+        difference = _verify_onnx(network, model.data, draft / "model.onnx")
+        metrics = {
+            **model.metrics,
+            "input": _input_words(model.data),
+            "classes": list(model.data.classes),
+            "unfused_norms": unfused_norms(network),
+            "onnx_difference": difference,
+        }
+        (draft / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(directory, ignore_errors=True)
+        draft.rename(directory)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _input_words(data: ImageData) -> dict[str, Any]:
+    return {
+        "shape": ["batch", *data.input_shape],
+        "dtype": "float32",
+        "normalize": "(pixels - mean) / std, by channel, in the units of the original images",
+        "mean": list(data.mean),
+        "std": list(data.std),
+    }
+
+
+def _write_onnx(network: nn.Module, example: Tensor, file: Path) -> None:
+    with _quiet_exporter():
+        torch.onnx.export(
+            network,
+            (example,),
+            str(file),
+            dynamo=True,
+            external_data=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+
+
+def _verify_onnx(network: nn.Module, data: ImageData, file: Path) -> float:
+    """The largest difference over the largest output, on the test images."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    largest = difference = 0.0
+    for x in data.test.x.cpu().split(1000):
+        images = data.normalize(x)
+        with torch.inference_mode():
+            expected = network(images).numpy()
+        (given,) = session.run(None, {"images": images.numpy()})
+        largest = max(largest, float(np.abs(expected).max()))
+        difference = max(difference, float(np.abs(expected - given).max()))
+        if (expected.argmax(1) != given.argmax(1)).any():
+            raise ExportFailed(f"{file.name}: predictions differ from the network's on test images")
+    if not difference <= TOLERANCE * largest:
+        raise ExportFailed(f"{file.name}: outputs differ by {difference:.2g} (largest output {largest:.2g})")
+    return difference / largest
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter warns of its own internals; nothing in it is for the user."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,142 @@
+"""The spine: one architecture in, events out.
+
+    build the deploy form -> price it -> stop here if it breaks a constraint
+      -> build the train form -> train -> fuse -> evaluate the fused network
+
+The cost is read from the deploy form before there is anything to train, and the accuracy from the deploy form
+after training: what is reported is what is shipped. This module knows neither Ray nor files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from nas.architecture import Architecture
+from nas.config import LatencyConfig, TrainConfig
+from nas.cost import count
+from nas.data import ImageData
+from nas.latency.measure import measure
+from nas.latency.memory import RememberedLatency
+from nas.networks.builder import build, fuse
+from nas.objectives import Constraint
+from nas.training import Diverged, TimedOut, deadline, evaluate, train
+from nas.trial import Cost, Ended, EpochEnded, Event, Priced, Rung, Started, TrialState
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all trials of a search have in common.
+
+    Attributes:
+        data: the images, on the device.
+        train: the recipe.
+        latency: how latency is measured.
+        constraints: upper limits on costs.
+        device: "cpu" or "cuda".
+        seed: of the search; with an architecture's id it decides the seed of its training.
+        timeout_s: longest time of a trial, seconds.
+    """
+
+    data: ImageData
+    train: TrainConfig
+    latency: LatencyConfig
+    constraints: tuple[Constraint, ...]
+    device: str
+    seed: int
+    timeout_s: float | None = None
+
+
+def judge(
+    trial: int,
+    arch: Architecture,
+    job: Job,
+    remembered: RememberedLatency | None,
+    keep: Callable[[nn.Module], None],
+) -> Generator[Event, None, None]:
+    """Judges one architecture; the last event is always an `Ended`.
+
+    Args:
+        trial: the trial's number.
+        arch: what to judge.
+        job: data, recipe and limits.
+        remembered: the latency of this deploy form, if it was measured before.
+        keep: is given the fused network when it has been evaluated.
+    """
+    try:
+        yield from _judge(trial, arch, job, remembered, keep)
+    except (Diverged, TimedOut) as error:
+        yield Ended(trial, TrialState.FAILED, str(error))
+    except Exception as error:  # one trial's error must not end the search: it is recorded, with its reason
+        reason = (str(error).splitlines() or [""])[0]
+        yield Ended(trial, TrialState.FAILED, f"{type(error).__name__}: {reason}")
+
+
+def _judge(
+    trial: int,
+    arch: Architecture,
+    job: Job,
+    remembered: RememberedLatency | None,
+    keep: Callable[[nn.Module], None],
+) -> Generator[Event, None, None]:
+    check_time = deadline(job.timeout_s)
+    cost = price(arch, job, remembered)
+    yield Priced(trial, cost.params, cost.macs, cost.latency_ms, cost.latency_iqr_ms, remembered is not None)
+    broken = broken_constraint(cost, job.constraints)
+    if broken:
+        yield Ended(trial, TrialState.INFEASIBLE, broken)
+        return
+
+    seed = training_seed(job.seed, arch)
+    torch.manual_seed(seed)
+    network = build(arch, num_classes=job.data.num_classes, input_shape=job.data.input_shape, form="train")
+    network.to(job.device)
+    yield Started(trial, sum(parameter.numel() for parameter in network.parameters()))
+    start, loss, epochs = time.perf_counter(), float("nan"), 0
+    for epoch in train(network, job.data, job.train, seed, check_time):
+        loss, epochs = epoch.loss, epoch.number
+        yield EpochEnded(trial, epochs, loss)
+    train_s = time.perf_counter() - start
+
+    deployed = fuse(network)
+    accuracy = evaluate(deployed, job.data, job.data.validation)
+    yield Rung(trial, epochs, accuracy, loss)
+    keep(deployed)
+    yield Ended(trial, TrialState.COMPLETED, "", accuracy, epochs, train_s)
+
+
+def price(arch: Architecture, job: Job, remembered: RememberedLatency | None) -> Cost:
+    """The cost of an architecture's deploy form, which is built directly: nothing needs to be trained for it."""
+    shape = job.data.input_shape
+    deployed = build(arch, num_classes=job.data.num_classes, input_shape=shape, form="deploy")
+    params, macs = count(deployed, shape)
+    latency = remembered or measure_latency(deployed, job)
+    return Cost(params, macs, latency.median_ms, latency.iqr_ms)
+
+
+def measure_latency(deployed: nn.Module, job: Job) -> RememberedLatency:
+    """The latency of a fused network as the job wants it measured."""
+    measured = measure(
+        deployed,
+        job.data.input_shape,
+        backend=job.latency.backend,
+        batch_size=job.latency.batch_size,
+        threads=job.latency.threads,
+        device=job.device,
+    )
+    return RememberedLatency(measured.median_ms, measured.iqr_ms)
+
+
+def broken_constraint(cost: Cost, constraints: tuple[Constraint, ...]) -> str | None:
+    """The first constraint that a cost breaks, in one line, or None."""
+    costs = {"params": cost.params, "macs": cost.macs, "latency_ms": cost.latency_ms}
+    return next((broken for each in constraints if (broken := each.broken_by(costs))), None)
+
+
+def training_seed(seed: int, arch: Architecture) -> int:
+    """The seed of an architecture's training: the same in every run of one search seed, whatever its number."""
+    return (seed * 1_000_003 + int(arch.arch_id, 16)) % 2**31

@@ -1,0 +1,158 @@
+"""What records say: the table of trials, the Pareto front, its picture. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import moocore
+import numpy as np
+import pandas as pd
+
+from nas.config import ConstraintsConfig, SearchConfig
+from nas.objectives import CONSTRAINT_NAMES, OBJECTIVES, Constraint
+from nas.store import RunStore
+from nas.trial import TrialRecord
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = (
+    "trial", "arch_id", "deploy_id", "state", "reason", "accuracy", "error", "latency_ms", "latency_iqr_ms",
+    "params", "macs", "train_params", "epochs", "train_s", "remeasured", "on_front", "test_accuracy",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run to read from.
+
+    Attributes:
+        path: its folder.
+    """
+
+    path: Path
+
+    @property
+    def reason(self) -> str | None:
+        """Why its search ended: budget, exhausted, time_budget, interrupted, infeasible; None while it runs."""
+        return RunStore.open(self.path).end_reason()
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row a trial; see `trial_table`."""
+        store = RunStore.open(self.path)
+        return trial_table(store.records(), store.config())
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """The rows on the Pareto front, by the last objective (latency, in a default search)."""
+        return front_table(self.trials, RunStore.open(self.path).config().objectives)
+
+
+def make_constraints(config: ConstraintsConfig) -> tuple[Constraint, ...]:
+    """The constraints that a configuration sets."""
+    limits = {name: getattr(config, name) for name in CONSTRAINT_NAMES}
+    return tuple(Constraint(name, limit) for name, limit in limits.items() if limit is not None)
+
+
+def non_dominated(points: np.ndarray) -> np.ndarray:
+    """Which rows of (n, objectives), all minimized, no other row dominates; equal rows are all kept."""
+    if len(points) == 0:
+        return np.zeros(0, dtype=bool)
+    return np.asarray(moocore.is_nondominated(points, keep_weakly=True), dtype=bool)
+
+
+def front_of(
+    records: Sequence[TrialRecord], objectives: Sequence[str], constraints: Sequence[Constraint]
+) -> list[TrialRecord]:
+    """The completed records that keep the constraints, by their latest costs, and that no other dominates."""
+    feasible = [
+        record
+        for record in records
+        if record.values(objectives) and not any(each.broken_by(record.costs) for each in constraints)
+    ]
+    signs = np.array([1.0 if OBJECTIVES[name].direction == "minimize" else -1.0 for name in objectives])
+    points = np.array([record.values(objectives) for record in feasible]).reshape(-1, len(objectives))
+    return [record for record, kept in zip(feasible, non_dominated(points * signs), strict=True) if kept]
+
+
+def trial_table(records: Sequence[TrialRecord], config: SearchConfig) -> pd.DataFrame:
+    """A tidy table, one row a trial: the columns `COLUMNS`, then one for each choice of the space."""
+    front = {
+        record.trial for record in front_of(records, config.objectives, make_constraints(config.constraints))
+    }
+    rows = [
+        {
+            "trial": record.trial,
+            "arch_id": record.architecture.arch_id,
+            "deploy_id": record.architecture.deploy_id,
+            "state": record.state.value,
+            "reason": record.reason,
+            "accuracy": record.accuracy,
+            "error": record.error,
+            **record.costs,
+            "train_params": record.train_params,
+            "epochs": record.epochs,
+            "train_s": record.train_s,
+            "remeasured": record.remeasured,
+            "on_front": record.trial in front,
+            "test_accuracy": record.test_accuracy,
+            **record.choices,
+        }
+        for record in records
+    ]
+    table = pd.DataFrame(rows)
+    choices = [column for column in table.columns if column not in COLUMNS]
+    table = table.reindex(columns=[*COLUMNS, *choices])
+    numbers = ("accuracy", "error", "latency_ms", "latency_iqr_ms", "train_s", "test_accuracy")
+    table = table.astype(dict.fromkeys(numbers, "float64"))
+    return table.astype(dict.fromkeys(("params", "macs", "train_params"), "Int64"))
+
+
+def front_table(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
+    """The front's rows of a trial table, in the order of its last objective, then of its first."""
+    on_front = trials[trials["on_front"].astype(bool)]
+    return on_front.sort_values([objectives[-1], objectives[0], "trial"]).reset_index(drop=True)
+
+
+def plot_front(
+    trials: pd.DataFrame, objectives: Sequence[str] = ("error", "latency_ms"), title: str = ""
+) -> Figure:
+    """The completed trials and their front over the first two objectives, as a figure.
+
+    The front is drawn as the stairs that it is: between two networks, nothing better was found.
+    """
+    from matplotlib.figure import Figure
+
+    y_name, x_name = objectives[0], objectives[1]
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    done = trials[trials["state"] == "completed"]
+    front = done[done["on_front"].astype(bool)].sort_values([x_name, y_name])
+    axes.scatter(done[x_name], done[y_name], s=18, color="#9aa5b1", label=f"{len(done)} trained networks")
+    if len(front):
+        label = f"Pareto front, {len(front)} networks"
+        axes.step(front[x_name], front[y_name], where="post", color="#c2410c", linewidth=1.2)
+        axes.scatter(front[x_name], front[y_name], s=34, color="#c2410c", zorder=3, label=label)
+    positive = done[done[x_name] > 0][x_name]
+    if len(positive) and positive.max() / positive.min() > 20:
+        axes.set_xscale("log")
+    axes.set_xlabel(f"{x_name} ({OBJECTIVES[x_name].unit})")
+    axes.set_ylabel(f"{y_name} ({OBJECTIVES[y_name].unit})")
+    axes.set_title(title)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    return figure
+
+
+def write_results(store: RunStore) -> None:
+    """Derives `trials.csv`, `pareto.csv` and `pareto.png` from a run's events."""
+    config = store.config()
+    trials = trial_table(store.records(), config)
+    trials.to_csv(store.path / "trials.csv", index=False)
+    front_table(trials, config.objectives).to_csv(store.path / "pareto.csv", index=False)
+    title = f"{store.name}: space {Path(config.space).stem}, data {Path(config.data).name}"
+    plot_front(trials, config.objectives, title).savefig(store.path / "pareto.png", dpi=150)

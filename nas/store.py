@@ -1,0 +1,173 @@
+"""RunStore: what a run leaves on disk. `events.jsonl` is the truth; all else can be derived from it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from nas.command_line import config_to_yaml, make_config
+from nas.config import SearchConfig
+from nas.trial import Event, TrialRecord, event_from_dict, event_to_dict, records_of
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class RunStore:
+    """One run's folder, `runs/<run>/`; only the driver writes to it, trials write their weights.
+
+    Attributes:
+        path: the folder, absolute.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+
+    @classmethod
+    def create(cls, runs_dir: Path, name: str, config: SearchConfig, environment: dict[str, Any]) -> RunStore:
+        """A new run's folder with its configuration and environment, complete or not there at all.
+
+        Raises:
+            ValueError: a bad name, or a run of this name exists.
+        """
+        check_new(runs_dir, name)
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        draft = runs_dir / f".{name}.{os.getpid()}.tmp"
+        draft.mkdir()
+        (draft / "config.yaml").write_text(config_to_yaml(config), encoding="utf-8")
+        _write_json(draft / "environment.json", environment)
+        (draft / "weights").mkdir()
+        (draft / "events.jsonl").touch()
+        try:
+            draft.rename(runs_dir / name)
+        except OSError as error:
+            shutil.rmtree(draft)
+            raise ValueError(f"run={name}: {runs_dir / name} cannot be made: {error}") from None
+        store = cls(runs_dir / name)
+        store.point_latest()
+        return store
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunStore:
+        """The store of an existing run.
+
+        Raises:
+            ValueError: there is no run.
+        """
+        folder = Path(path).expanduser()
+        if not (folder / "events.jsonl").is_file():
+            raise ValueError(f"{folder} is not a run: it has no events.jsonl")
+        return cls(folder)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    def config(self) -> SearchConfig:
+        """The run's configuration."""
+        return make_config({"config": self.path / "config.yaml", "run": self.name})
+
+    def write_config(self, config: SearchConfig) -> None:
+        """Replaces the configuration: a resumed run may have a larger budget."""
+        _replace(self.path / "config.yaml", config_to_yaml(config))
+
+    def append(self, event: Event) -> None:
+        """Adds an event with the time of day, and has it on disk before it returns."""
+        line = json.dumps({**event_to_dict(event), "time": round(time.time(), 3)})
+        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def events(self) -> list[Event]:
+        """All events; a torn last line is left out, as if it had not been written.
+
+        Raises:
+            ValueError: another line that is not an event; the message names it.
+        """
+        lines = (self.path / "events.jsonl").read_text(encoding="utf-8", errors="replace").split("\n")
+        complete, torn = lines[:-1], lines[-1]
+        events = []
+        for number, line in enumerate([*complete, torn] if torn else complete, 1):
+            try:
+                events.append(event_from_dict(json.loads(line)))
+            except ValueError as error:
+                if number > len(complete):
+                    break
+                raise ValueError(f"{self.path / 'events.jsonl'}, line {number}: {error}") from None
+        return events
+
+    def mend(self) -> None:
+        """Ends a torn last line, so that the next event begins on its own: cut off if it is not an event."""
+        file = self.path / "events.jsonl"
+        content = file.read_bytes()
+        end = content.rfind(b"\n") + 1
+        if end == len(content):
+            return
+        try:
+            event_from_dict(json.loads(content[end:]))
+            _replace(file, content.decode("utf-8") + "\n")
+        except ValueError:
+            _replace(file, content[:end].decode("utf-8"))
+
+    def records(self) -> list[TrialRecord]:
+        """The trials that have ended."""
+        return records_of(self.events())
+
+    def weights_file(self, trial: int) -> Path:
+        """Where the weights of a trial's fused network are."""
+        return self.path / "weights" / f"{trial}.safetensors"
+
+    def model_dir(self, trial: int) -> Path:
+        """Where a network of the front is exported to."""
+        return self.path / "models" / str(trial)
+
+    def write_end(self, reason: str) -> None:
+        """Notes why the search ended: budget, exhausted, time_budget, interrupted or infeasible."""
+        _write_json(self.path / "end.json", {"reason": reason})
+
+    def end_reason(self) -> str | None:
+        """Why the search ended, or None while it has not."""
+        file = self.path / "end.json"
+        return json.loads(file.read_text(encoding="utf-8"))["reason"] if file.exists() else None
+
+    def point_latest(self) -> None:
+        """Makes `runs/latest` point to this run."""
+        link, draft = self.path.parent / "latest", self.path.parent / f".latest.{os.getpid()}"
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(self.name)
+        draft.replace(link)
+
+
+def check_new(runs_dir: Path, name: str) -> None:
+    """Checks that a run of this name can be made.
+
+    Raises:
+        ValueError: a name that is no plain file name, or a run that exists.
+    """
+    if not NAME.fullmatch(name) or name == "latest":
+        raise ValueError(
+            f"run={name} is not allowed; allowed: letters, digits, '.', '_' and '-' (not 'latest')"
+        )
+    if (runs_dir / name).exists():
+        raise ValueError(
+            f"run={name} exists in {runs_dir}; choose another name, or continue it with resume=true"
+        )
+    if runs_dir.exists() and not (runs_dir.is_dir() and os.access(runs_dir, os.W_OK)):
+        raise ValueError(f"runs_dir={runs_dir} is not a folder that can be written to")
+
+
+def _write_json(file: Path, words: dict[str, Any]) -> None:
+    _replace(file, json.dumps(words, indent=2) + "\n")
+
+
+def _replace(file: Path, text: str) -> None:
+    """Writes a file at once: a reader sees the old text or the new one."""
+    draft = file.with_name(f".{file.name}.tmp")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(file)

@@ -1,0 +1,263 @@
+"""What happens to a trial, as events, and the TrialRecord that its events add up to.
+
+Events are the truth and are only ever appended; records are derived from them by `records_of`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nas.architecture import Architecture, architecture_from_dict
+from nas.blocks import Value
+
+EVENT_VERSION = 1
+
+
+class TrialState(enum.StrEnum):
+    """How a trial ended."""
+
+    COMPLETED = "completed"  # trained in full
+    STOPPED = "stopped"  # trained in part: its accuracy is a lower-fidelity one
+    INFEASIBLE = "infeasible"  # broke a constraint, never trained
+    FAILED = "failed"  # an error, NaN or time-out; the reason says which
+
+    @property
+    def trained(self) -> bool:
+        """Whether the trial counts towards the budget."""
+        return self is not TrialState.INFEASIBLE
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the deploy form of an architecture costs.
+
+    Attributes:
+        params: number of parameters.
+        macs: multiply-adds of one image.
+        latency_ms: median latency of one batch.
+        latency_iqr_ms: interquartile range of the latency.
+    """
+
+    params: int
+    macs: int
+    latency_ms: float
+    latency_iqr_ms: float
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a trial."""
+
+    kind: ClassVar[str]
+    trial: int
+
+
+@dataclass(frozen=True)
+class Proposed(Event):
+    """A sampler proposed an architecture; `choices` are its space's."""
+
+    kind: ClassVar[str] = "proposed"
+    architecture: dict[str, Any]
+    arch_id: str
+    deploy_id: str
+    choices: dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Priced(Event):
+    """The cost of the deploy form is known, before any training; `remembered` if its latency was measured earlier."""
+
+    kind: ClassVar[str] = "priced"
+    params: int
+    macs: int
+    latency_ms: float
+    latency_iqr_ms: float
+    remembered: bool
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """Training begins."""
+
+    kind: ClassVar[str] = "started"
+    train_params: int
+
+
+@dataclass(frozen=True)
+class EpochEnded(Event):
+    """An epoch of training is over; for live views and time limits, never stored."""
+
+    kind: ClassVar[str] = "epoch"
+    epochs: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Rung(Event):
+    """The fused network was evaluated after `epochs`."""
+
+    kind: ClassVar[str] = "rung"
+    epochs: int
+    accuracy: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Ended(Event):
+    """The trial is over; every trial has exactly one of these."""
+
+    kind: ClassVar[str] = "ended"
+    state: TrialState
+    reason: str = ""
+    accuracy: float | None = None
+    epochs: int = 0
+    train_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Remeasured(Event):
+    """The latency of a network on the front was measured once more, on the idle machine."""
+
+    kind: ClassVar[str] = "remeasured"
+    latency_ms: float
+    latency_iqr_ms: float
+
+
+@dataclass(frozen=True)
+class Tested(Event):
+    """The final network was evaluated on test data, once."""
+
+    kind: ClassVar[str] = "tested"
+    test_accuracy: float
+
+
+# The events that a run stores.
+EVENTS: dict[str, type[Event]] = {
+    event.kind: event for event in (Proposed, Priced, Started, Rung, Ended, Remeasured, Tested)
+}
+
+
+def event_to_dict(event: Event) -> dict[str, Any]:
+    """JSON-ready words of an event."""
+    return {"v": EVENT_VERSION, "event": event.kind, **dataclasses.asdict(event)}
+
+
+def event_from_dict(words: Any) -> Event:
+    """The event that `event_to_dict` wrote down; keys that it does not know (a time stamp) are left out.
+
+    Raises:
+        ValueError: another version, an unknown event, or missing values.
+    """
+    if not isinstance(words, dict) or words.get("v") != EVENT_VERSION or words.get("event") not in EVENTS:
+        raise ValueError(f"not an event of version {EVENT_VERSION}: {json.dumps(words)[:200]}")
+    kind = EVENTS[words["event"]]
+    values = {field.name: words[field.name] for field in dataclasses.fields(kind) if field.name in words}
+    try:
+        if "state" in values:
+            values["state"] = TrialState(values["state"])
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"bad {kind.kind} event: {error}") from None
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """All that is known of one trial that has ended.
+
+    Attributes:
+        trial: its number in the run.
+        architecture: what was judged.
+        choices: the space's choices that made it.
+        state: how it ended.
+        reason: why, where it did not complete.
+        accuracy: of the fused network on validation data, in [0, 1].
+        cost: of the deploy form, as last measured; None if it failed before it was priced.
+        remeasured: whether the latency was measured again at the end of the run.
+        epochs: epochs trained.
+        train_s: seconds spent training.
+        train_params: parameters of the train form.
+        test_accuracy: of the fused network on test data; only for networks of the final front.
+    """
+
+    trial: int
+    architecture: Architecture
+    choices: dict[str, Value]
+    state: TrialState
+    reason: str = ""
+    accuracy: float | None = None
+    cost: Cost | None = None
+    remeasured: bool = False
+    epochs: int = 0
+    train_s: float = 0.0
+    train_params: int | None = None
+    test_accuracy: float | None = None
+
+    @property
+    def error(self) -> float | None:
+        """1 - accuracy."""
+        return None if self.accuracy is None else 1 - self.accuracy
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """The cost by objective name; empty where there is none."""
+        return {} if self.cost is None else dataclasses.asdict(self.cost)
+
+    def values(self, names: Iterable[str]) -> tuple[float, ...] | None:
+        """Objective values of a completed trial, in the order of `names`; None for any other."""
+        if self.state is not TrialState.COMPLETED or self.error is None:
+            return None
+        known = {"error": self.error, **self.costs}
+        return tuple(float(known[name]) for name in names)
+
+
+def records_of(events: Iterable[Event]) -> list[TrialRecord]:
+    """The records that events add up to, by trial number; trials without an end are left out."""
+    by_trial: dict[int, list[Event]] = {}
+    for event in events:
+        by_trial.setdefault(event.trial, []).append(event)
+    records = (_record(by_trial[trial]) for trial in sorted(by_trial))
+    return [record for record in records if record is not None]
+
+
+def unfinished(events: Iterable[Event]) -> list[Proposed]:
+    """Proposals whose trial has not ended: those in flight when a run was interrupted."""
+    proposals: dict[int, Proposed] = {}
+    for event in events:
+        if isinstance(event, Proposed):
+            proposals[event.trial] = event
+        elif isinstance(event, Ended):
+            proposals.pop(event.trial, None)
+    return list(proposals.values())
+
+
+def _record(events: list[Event]) -> TrialRecord | None:
+    last: dict[str, Event] = {event.kind: event for event in events}
+    proposed, ended = last.get("proposed"), last.get("ended")
+    if not isinstance(proposed, Proposed) or not isinstance(ended, Ended):
+        return None
+    cost, remeasured, tested, started = (
+        last.get(kind) for kind in ("priced", "remeasured", "tested", "started")
+    )
+    priced = None
+    if isinstance(cost, Priced):
+        latest = remeasured if isinstance(remeasured, Remeasured) else cost
+        priced = Cost(cost.params, cost.macs, latest.latency_ms, latest.latency_iqr_ms)
+    return TrialRecord(
+        trial=proposed.trial,
+        architecture=architecture_from_dict(proposed.architecture),
+        choices=proposed.choices,
+        state=ended.state,
+        reason=ended.reason,
+        accuracy=ended.accuracy,
+        cost=priced,
+        remeasured=remeasured is not None,
+        epochs=ended.epochs,
+        train_s=ended.train_s,
+        train_params=started.train_params if isinstance(started, Started) else None,
+        test_accuracy=tested.test_accuracy if isinstance(tested, Tested) else None,
+    )

@@ -1,0 +1,4 @@
+"""Running many trials: the search's state, its executors (Ray Tune or inline), and how a run ends.
+
+Ray is imported in `ray_executor`, `trainable` and `searcher` only.
+"""

@@ -1,0 +1,78 @@
+"""Whether a space has any network that keeps the constraints, found out before a run is made."""
+
+from __future__ import annotations
+
+from nas.architecture import Architecture
+from nas.blocks import Value
+from nas.pipeline import Job, broken_constraint, price
+from nas.space import Choices, SearchSpace
+from nas.trial import Cost
+
+MOST_PROBES = 200
+MOST_SWEEPS = 4
+
+
+def check_feasible(space: SearchSpace, job: Job) -> None:
+    """Looks for a network that keeps all constraints, by coordinate descent from the space's smallest.
+
+    Costs fall with nearly every choice taken alone, so descent finds the cheapest network or one close to it.
+
+    Raises:
+        ValueError: even the cheapest network that was found breaks a constraint.
+    """
+    if not job.constraints:
+        return
+    choices = space.choices_made(lambda name, options: min(options, key=_size))
+    cost, excess = _probe(space.architecture(choices), job)
+    probes = 1
+    for _ in range(MOST_SWEEPS):
+        before = excess
+        for name in list(choices):
+            for option in _options(space, choices).get(name, ()):
+                if excess <= 0 or probes >= MOST_PROBES:
+                    break
+                if option == choices.get(name):
+                    continue
+                changed = _with(space, choices, name, option)
+                new_cost, new_excess = _probe(space.architecture(changed), job)
+                probes += 1
+                if new_excess < excess:
+                    choices, cost, excess = changed, new_cost, new_excess
+        if excess <= 0:
+            return
+        if excess == before:
+            break
+    broken = broken_constraint(cost, job.constraints)
+    raise ValueError(
+        f"every network of space={space.name} breaks a constraint: {broken} even for the cheapest of {probes} that "
+        "were priced"
+    )
+
+
+def _probe(arch: Architecture, job: Job) -> tuple[Cost, float]:
+    cost = price(arch, job, None)
+    costs = {"params": cost.params, "macs": cost.macs, "latency_ms": cost.latency_ms}
+    return cost, sum(max(0.0, each.excess(costs)) for each in job.constraints)
+
+
+def _options(space: SearchSpace, choices: Choices) -> dict[str, tuple[Value, ...]]:
+    met: dict[str, tuple[Value, ...]] = {}
+
+    def choose(name: str, options: tuple[Value, ...]) -> Value:
+        met[name] = options
+        return choices[name]
+
+    space.assemble(choose)
+    return met
+
+
+def _with(space: SearchSpace, choices: Choices, name: str, option: Value) -> dict[str, Value]:
+    """Choices with one changed; choices that only now exist take their smallest option."""
+    wanted = {**choices, name: option}
+    return space.choices_made(
+        lambda each, options: wanted[each] if wanted.get(each) in options else min(options, key=_size)
+    )
+
+
+def _size(option: Value) -> float:
+    return float(option) if isinstance(option, int | float) else 0.0

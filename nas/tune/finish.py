@@ -1,0 +1,110 @@
+"""The end of a run: the front is measured again, tested once, exported and written down."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+
+import torch
+
+from nas.config import SearchConfig
+from nas.deploy import ExportFailed, Model, export_model, load_deployed
+from nas.pipeline import Job, measure_latency
+from nas.results import front_of, make_constraints, write_results
+from nas.store import RunStore
+from nas.training import evaluate
+from nas.trial import Remeasured, Tested, TrialRecord
+
+Say = Callable[[str], None]
+
+
+def finish(store: RunStore, job: Job, config: SearchConfig, reason: str, say: Say) -> None:
+    """Makes what a run leaves behind, from what it has judged; can be repeated.
+
+    Args:
+        store: the run.
+        job: data and how latency is measured.
+        config: objectives and constraints.
+        reason: why the search ended.
+        say: takes lines for people.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(config.trials.cpus)))
+    try:
+        remeasure_front(store, job, config, say)
+        front = _front(store, config)
+        _test(store, job, front)
+        write_results(store)
+        _export(store, job, _front(store, config), say)
+    finally:
+        torch.set_num_threads(before)
+    store.write_end(reason)
+
+
+def remeasure_front(store: RunStore, job: Job, config: SearchConfig, say: Say) -> None:
+    """Measures the front's latencies again on the now idle machine, until every member has been.
+
+    A new value may take a network off the front and let another one in, which is measured then. Trials with
+    one deploy form share the measurement.
+    """
+    while fresh := [record for record in _front(store, config) if not record.remeasured]:
+        say(f"measuring {len(fresh)} networks of the front once more")
+        by_deploy_form: dict[str, list[TrialRecord]] = {}
+        for record in store.records():
+            by_deploy_form.setdefault(record.architecture.deploy_id, []).append(record)
+        for deploy_id in dict.fromkeys(record.architecture.deploy_id for record in fresh):
+            same = [record for record in by_deploy_form[deploy_id] if record.cost is not None]
+            latency = measure_latency(_network(store, job, next(r for r in fresh if r in same)), job)
+            for record in same:
+                store.append(Remeasured(record.trial, latency.median_ms, latency.iqr_ms))
+
+
+def _front(store: RunStore, config: SearchConfig) -> list[TrialRecord]:
+    return front_of(store.records(), config.objectives, make_constraints(config.constraints))
+
+
+def _network(store: RunStore, job: Job, record: TrialRecord) -> torch.nn.Module:
+    weights = store.weights_file(record.trial)
+    return load_deployed(record.architecture, weights, job.data.num_classes, job.data.input_shape)
+
+
+def _test(store: RunStore, job: Job, front: list[TrialRecord]) -> None:
+    """Evaluates the final front on test data; a network that was tested before is not tested again."""
+    for record in front:
+        if record.test_accuracy is None:
+            accuracy = evaluate(_network(store, job, record), job.data, job.data.test)
+            store.append(Tested(record.trial, accuracy))
+
+
+def _export(store: RunStore, job: Job, front: list[TrialRecord], say: Say) -> None:
+    """`models/` holds the front and nothing else; networks that are there already stay."""
+    wanted = {str(record.trial) for record in front}
+    models = store.path / "models"
+    models.mkdir(exist_ok=True)
+    for stale in models.iterdir():
+        if stale.name not in wanted:
+            shutil.rmtree(stale)
+    for i, record in enumerate(front, 1):
+        say(f"exporting {i} of {len(front)}: trial {record.trial}")
+        model = Model(record.architecture, _network(store, job, record), job.data, _metrics(record, job))
+        try:
+            export_model(model, store.model_dir(record.trial))
+        except ExportFailed as error:
+            say(f"trial {record.trial} is not exported: {error}")
+
+
+def _metrics(record: TrialRecord, job: Job) -> dict[str, object]:
+    assert record.cost is not None
+    return {
+        "trial": record.trial,
+        "arch_id": record.architecture.arch_id,
+        "deploy_id": record.architecture.deploy_id,
+        "data": job.data.name,
+        "val_accuracy": record.accuracy,
+        "test_accuracy": record.test_accuracy,
+        **dataclasses.asdict(record.cost),
+        "latency": {**dataclasses.asdict(job.latency), "device": job.device},
+        "epochs": record.epochs,
+        "train_s": record.train_s,
+    }

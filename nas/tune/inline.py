@@ -1,0 +1,32 @@
+"""The inline executor: trials one by one in this process, for debugging, tests and notebooks."""
+
+from __future__ import annotations
+
+import torch
+
+from nas.architecture import architecture_from_dict
+from nas.deploy import save_weights
+from nas.pipeline import Job, judge
+from nas.store import RunStore
+from nas.tune.search_state import SearchState
+
+
+def run_inline(state: SearchState, job: Job, store: RunStore, threads: int) -> None:
+    """Runs trials until the search is over; Ctrl-C or the time budget leave the trial in flight unjudged."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        while (assignment := state.next_trial()) is not None:
+            trial, arch = assignment.trial, architecture_from_dict(assignment.architecture)
+            weights = store.weights_file(trial)
+            for event in judge(
+                trial, arch, job, assignment.remembered, lambda net, to=weights: save_weights(net, to)
+            ):
+                state.record(event)
+                if state.time_is_up:
+                    break
+    except KeyboardInterrupt:
+        state.over = "interrupted"
+    finally:
+        torch.set_num_threads(before)
+    state.over = state.over or "time_budget"

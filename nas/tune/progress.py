@@ -1,0 +1,121 @@
+"""What a person sees while a search runs, and when it is over."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from nas.config import SearchConfig
+from nas.results import front_of, make_constraints
+from nas.store import RunStore
+from nas.trial import Ended, EpochEnded, Event, TrialRecord
+from nas.tune.search_state import SearchState
+
+WIDTH_WITHOUT_TERMINAL = 110
+
+
+class ProgressView:
+    """A line for each trial that ends, above a bar that moves (in a terminal) with the trials in flight."""
+
+    def __init__(self, config: SearchConfig, enabled: bool) -> None:
+        self._config = config
+        self._enabled = enabled
+        terminal = Console()
+        self._console = terminal if terminal.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[doing]}"),
+        )
+        shown = enabled and terminal.is_terminal
+        self._bar = Progress(*columns, console=self._console, transient=True, disable=not shown)
+        self._task = self._bar.add_task("trials", total=config.budget, doing="")
+        self._epochs: dict[int, int] = {}
+
+    def __enter__(self) -> ProgressView:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def watch(self, event: Event, state: SearchState) -> None:
+        """Shows what an event changed."""
+        if isinstance(event, EpochEnded):
+            self._epochs[event.trial] = event.epochs
+        if isinstance(event, Ended):
+            self._epochs.pop(event.trial, None)
+            self._line(state.records[-1], state)
+        doing = ", ".join(f"{trial}: epoch {epochs}" for trial, epochs in sorted(self._epochs.items()))
+        self._bar.update(self._task, completed=state.trained, doing=doing)
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        if self._enabled:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _line(self, record: TrialRecord, state: SearchState) -> None:
+        front = front_of(state.records, self._config.objectives, make_constraints(self._config.constraints))
+        words = [
+            f"{state.trained:>4}/{self._config.budget}",
+            f"trial {record.trial:<4}",
+            f"{record.state.value:<10}",
+        ]
+        if record.accuracy is not None:
+            words.append(f"accuracy {record.accuracy:.4f}")
+        if record.cost is not None:
+            words += [f"{record.cost.latency_ms:8.3f} ms", f"{record.cost.params:>10,} params"]
+        if record.accuracy is not None:
+            words.append(f"{record.train_s:6.1f} s" + ("  on the front" if record in front else ""))
+        if record.reason:
+            words.append(record.reason)
+        self.say("  ".join(words))
+
+    def report(self, front: pd.DataFrame, store: RunStore, reason: str) -> None:
+        """The end of a run: the front as a table, where it is, what to type next."""
+        if not self._enabled:
+            return
+        table = Table(title=f"Pareto front of {store.name}: {len(front)} networks", title_justify="left")
+        for name in ("trial", "val accuracy", "test accuracy", "latency ms", "iqr ms", "params", "MACs"):
+            table.add_column(name, justify="right")
+        for row in front.to_dict("records"):
+            table.add_row(
+                str(row["trial"]),
+                f"{row['accuracy']:.4f}",
+                f"{row['test_accuracy']:.4f}",
+                f"{row['latency_ms']:.3f}",
+                f"{row['latency_iqr_ms']:.3f}",
+                f"{row['params']:,}",
+                f"{row['macs']:,}",
+            )
+        self._console.print(table)
+        self.say(f"The search ended: {ENDINGS[reason]}.")
+        if not len(front):
+            self.say("No trial completed within the constraints, so there is no front.")
+        self.say(f"Run:  {store.path}  (trials.csv, pareto.csv, pareto.png, models/TRIAL/model.onnx)")
+        folder = "" if self._config.runs_dir == "runs" else f" runs_dir={self._config.runs_dir}"
+        more = 2 * self._config.budget
+        self.say(f"Next: python -m nas.search run={store.name}{folder} resume=true budget={more}")
+
+
+ENDINGS = {
+    "budget": "the budget is used up",
+    "exhausted": "the space is exhausted, every architecture of it was judged",
+    "time_budget": "the time budget is used up",
+    "infeasible": "too many architectures broke a constraint",
+    "interrupted": "interrupted; what had been judged is kept",
+}

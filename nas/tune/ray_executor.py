@@ -1,0 +1,112 @@
+"""The Ray executor: Ray Tune runs the trials."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+from ray import tune
+
+from nas.config import SearchConfig
+from nas.pipeline import Job
+from nas.store import RunStore
+from nas.tune.search_state import SearchState
+from nas.tune.searcher import EventCallback, StateSearcher
+from nas.tune.trainable import ArchitectureTrainable
+
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run's own store is the log
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # likewise: nothing is ever restored from Ray's pickles
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+
+
+@contextlib.contextmanager
+def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
+    """A connection to Ray, started here unless one is running in this process; yields the dashboard's address.
+
+    Raises:
+        ValueError: the cluster at `ray.address` does not answer.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        yield None
+        return
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    try:
+        if config.ray.address:
+            context = ray.init(address=config.ray.address, **quiet)
+        else:
+            context = ray.init(
+                include_dashboard=dashboard,
+                dashboard_host="127.0.0.1",
+                # The host's own name does not always resolve.
+                _node_ip_address="127.0.0.1",
+                **quiet,
+            )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"ray.address={config.ray.address}: Ray cannot be reached or started: {reason}"
+        ) from None
+    try:
+        yield context.dashboard_url
+    finally:
+        ray.shutdown()
+
+
+def concurrency(config: SearchConfig, gpus_per_trial: float) -> int:
+    """Trials at a time: as configured, else as many as the cluster's cores and GPUs hold.
+
+    Raises:
+        ValueError: a trial asks for more than the cluster has.
+    """
+    resources = ray.cluster_resources()
+    fits = resources.get("CPU", 0.0) / config.trials.cpus
+    if gpus_per_trial:
+        fits = min(fits, resources.get("GPU", 0.0) / gpus_per_trial)
+    if int(fits) < 1:
+        raise ValueError(
+            f"trials.cpus={config.trials.cpus:g}, trials.gpus={gpus_per_trial:g}: a trial does not fit; there are "
+            f"{resources.get('CPU', 0):g} cores and {resources.get('GPU', 0):g} GPUs"
+        )
+    return min(config.trials.concurrent or int(fits), int(fits))
+
+
+def run_with_ray(
+    state: SearchState, job: Job, store: RunStore, config: SearchConfig, threads: int, gpus_per_trial: float
+) -> None:
+    """Runs trials until the search is over; Ctrl-C or the time budget leave those in flight unjudged."""
+    trainable = tune.with_parameters(
+        ArchitectureTrainable, job=job, weights_dir=str(store.path / "weights"), threads=threads
+    )
+    trainable = tune.with_resources(trainable, {"cpu": config.trials.cpus, "gpu": gpus_per_trial})
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=StateSearcher(state, concurrency(config, gpus_per_trial)),
+            num_samples=-1,
+            reuse_actors=True,
+            time_budget_s=state.seconds_left,
+            trial_name_creator=lambda trial: f"trial{trial.config['trial']}_{trial.config['arch_id']}",
+            trial_dirname_creator=lambda trial: f"trial{trial.config['trial']}",
+        ),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=str(store.path),
+            callbacks=[EventCallback(state)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+    # What fails is recorded as an event with its reason; Ray's own tracebacks would bury it.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    tuner.fit()
+    if state.over is None:
+        state.over = "time_budget" if state.time_is_up else "interrupted"

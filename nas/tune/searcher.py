@@ -1,0 +1,81 @@
+"""The driver's side in Ray: what Ray Tune asks and tells, passed on to the search's state."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
+
+from nas.trial import EpochEnded, event_from_dict
+from nas.tune.search_state import SearchState
+
+
+class StateSearcher(Searcher):
+    """Hands out the state's trials to Ray Tune, at most `concurrent` at a time.
+
+    Not Ray's own OptunaSearch: that one tells stopped trials as complete, leaves failed ones running and hides
+    constraints from the sampler.
+    """
+
+    def __init__(self, state: SearchState, concurrent: int) -> None:
+        super().__init__()
+        self._state, self._concurrent = state, concurrent
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's config, None to be asked again later, or that the search is over."""
+        if self._state.live >= self._concurrent:
+            return None
+        assignment = self._state.next_trial()
+        if assignment is None:
+            return Searcher.FINISHED if self._state.over else None
+        remembered = assignment.remembered
+        return {
+            "trial": assignment.trial,
+            "arch_id": assignment.arch_id,
+            "architecture": json.dumps(assignment.architecture),
+            "remembered": [remembered.median_ms, remembered.iqr_ms] if remembered else None,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles what it is given, and this run is never restored from Ray's pickles."""
+        return {}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Nothing: `EventCallback` has it from the events."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the run's own events are the truth, not Ray's state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as `save`."""
+
+
+class EventCallback(tune.Callback):
+    """Passes the events that trials report on to the state."""
+
+    def __init__(self, state: SearchState) -> None:
+        self._state = state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as in `StateSearcher`."""
+        return {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Records the event of a result."""
+        if "event" in result:
+            self._state.record(event_from_dict(result["event"]))
+        elif "epochs" in result:
+            self._state.record(EpochEnded(trial.config["trial"], result["epochs"], result["loss"]))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Ends a trial whose worker died."""
+        error = trial.get_error() if hasattr(trial, "get_error") else None
+        reason = (str(error).strip().splitlines() or ["worker lost"])[-1]
+        self._state.fail(trial.config["trial"], f"worker lost: {reason}"[:500])

@@ -1,0 +1,163 @@
+"""The Optuna side of a search: proposals without repeats, and results under their true state."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from nas.architecture import Architecture
+from nas.blocks import Value
+from nas.objectives import Constraint, Objective
+from nas.samplers import make_sampler
+from nas.space import SearchSpace
+from nas.trial import Proposed, TrialRecord, TrialState
+
+REPEATS_ALLOWED = 20  # duplicate proposals before an unseen architecture is drawn at random
+ENUMERABLE = 100_000  # spaces up to this size are gone through to tell whether they are exhausted
+EXCESS = "constraint_excess"
+
+STATES = {
+    TrialState.COMPLETED: OptunaState.COMPLETE,
+    TrialState.STOPPED: OptunaState.PRUNED,
+    TrialState.INFEASIBLE: OptunaState.PRUNED,  # with its constraints' excess, which samplers see
+    TrialState.FAILED: OptunaState.FAIL,
+}
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """An architecture that was not judged before, with its choices and Optuna's trial."""
+
+    architecture: Architecture
+    choices: dict[str, Value]
+    optuna_trial: optuna.Trial
+
+
+class Study:
+    """Asks a sampler and tells it what became of its proposals.
+
+    Proposals are made in memory; the journal `study.log` gets each trial once, when it has ended, so that it
+    holds what `events.jsonl` says and can be rebuilt from it.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
+        sampler: str,
+        seed: int,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._space, self._objectives, self._constraints, self._seed = space, objectives, constraints, seed
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            made = make_sampler(sampler, seed, _excess_of if constraints else None)
+        self._directions = [objective.direction for objective in objectives]
+        self._study = optuna.create_study(directions=self._directions, sampler=made)
+        self._journal: optuna.Study | None = None
+
+    def suggest(self, seen: Container[str]) -> Suggestion | None:
+        """An architecture whose `arch_id` is not in `seen`; None when the space has no other left."""
+        for _ in range(REPEATS_ALLOWED):
+            trial = self._study.ask()
+            arch = self._space.suggest(trial)
+            if arch.arch_id not in seen:
+                return Suggestion(arch, dict(trial.params), trial)
+            self._study.tell(trial, state=OptunaState.FAIL)
+        choices = self._unseen_choices(seen)
+        return None if choices is None else self.suggest_again(choices)
+
+    def suggest_again(self, choices: dict[str, Value]) -> Suggestion:
+        """The suggestion of choices that are given: those of an interrupted trial, or drawn at random."""
+        self._study.enqueue_trial(choices)
+        trial = self._study.ask()
+        arch = self._space.suggest(trial)
+        return Suggestion(arch, dict(trial.params), trial)
+
+    def tell(self, suggestion: Suggestion, record: TrialRecord) -> None:
+        """Tells the sampler how the trial of a suggestion ended."""
+        suggestion.optuna_trial.set_user_attr(EXCESS, self._excess(record))
+        values = record.values(self._names)
+        self._study.tell(suggestion.optuna_trial, values, state=STATES[record.state])
+        if self._journal is not None:
+            self._journal.add_trial(self._frozen(record))
+
+    def restore(self, records: Sequence[TrialRecord]) -> None:
+        """Tells the sampler of trials that an earlier session judged."""
+        for record in records:
+            self._study.add_trial(self._frozen(record))
+
+    def open_journal(self, file: Path, name: str, records: Sequence[TrialRecord]) -> None:
+        """Writes the journal anew from records, and keeps it from now on."""
+        file.unlink(missing_ok=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            storage = optuna.storages.JournalStorage(JournalFileBackend(str(file)))
+            self._journal = optuna.create_study(study_name=name, directions=self._directions, storage=storage)
+            self._journal.set_metric_names(self._names)
+        for record in records:
+            self._journal.add_trial(self._frozen(record))
+
+    @property
+    def _names(self) -> list[str]:
+        return [objective.name for objective in self._objectives]
+
+    def _frozen(self, record: TrialRecord) -> FrozenTrial:
+        fixed = optuna.trial.FixedTrial(record.choices)
+        self._space.suggest(fixed)
+        excess = self._excess(record)
+        return optuna.trial.create_trial(
+            state=STATES[record.state],
+            params=record.choices,
+            distributions=fixed.distributions,
+            values=record.values(self._names),
+            user_attrs={
+                "trial": record.trial,
+                "arch_id": record.architecture.arch_id,
+                "state": record.state.value,
+                "reason": record.reason,
+                EXCESS: excess,
+            },
+            # Where Optuna's samplers look for constraints; `tell` has it set by the sampler itself.
+            system_attrs={"constraints": excess} if self._constraints else {},
+        )
+
+    def _excess(self, record: TrialRecord) -> list[float]:
+        costs = record.costs
+        return [each.excess(costs) if costs else 0.0 for each in self._constraints]
+
+    def _unseen_choices(self, seen: Container[str]) -> dict[str, Value] | None:
+        """Random choices of an unseen architecture; None if none is found (none exists, in a space that can be counted)."""
+        for i in range(1000):
+            choices = self._space.sample_choices(self._seed + 7919 * (len(self._study.trials) + i))
+            if self._space.architecture(choices).arch_id not in seen:
+                return choices
+        if self._space.size > ENUMERABLE:
+            return None
+        every = self._space.enumerate()
+        return next(
+            (choices for choices in every if self._space.architecture(choices).arch_id not in seen), None
+        )
+
+
+def _excess_of(trial: FrozenTrial) -> Sequence[float]:
+    return tuple(trial.user_attrs[EXCESS])
+
+
+def as_proposal(suggestion: Suggestion, trial: int) -> Proposed:
+    """The event that a suggestion makes as a run's trial."""
+    return Proposed(
+        trial,
+        suggestion.architecture.to_dict(),
+        suggestion.architecture.arch_id,
+        suggestion.architecture.deploy_id,
+        suggestion.choices,
+    )
