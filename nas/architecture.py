@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from nas.blocks import Block, Classifier, Value, block_from_dict
+from nas.block_fields import Value
+from nas.blocks import Block, Classifier, block_from_dict
 
 SCHEMA_VERSION = 1
 ID_LENGTH = 12
@@ -111,16 +112,12 @@ def architecture_from_dict(words: Any) -> Architecture:
         ValueError: another schema version, a missing or unknown part, or a bad block; the message names the place.
     """
     if not isinstance(words, dict):
-        raise ValueError(
-            f"an architecture is a mapping with stem, stages and head, not {type(words).__name__}"
-        )
+        raise ValueError(f"an architecture is a mapping with stem, stages and head, not {type(words).__name__}")
     if words.get("schema") != SCHEMA_VERSION:
         raise ValueError(f"schema: {words.get('schema')!r} is not allowed; allowed: {SCHEMA_VERSION}")
     parts = {"schema", "stem", "stages", "head"}
     if set(words) != parts or not all(isinstance(words[part], list) for part in parts - {"schema"}):
-        raise ValueError(
-            f"an architecture has the keys schema, stem, stages, head (lists), not {sorted(words)}"
-        )
+        raise ValueError(f"an architecture has the keys schema, stem, stages, head (lists), not {sorted(words)}")
     for i, stage in enumerate(words["stages"]):
         if not isinstance(stage, list):
             raise ValueError(f"stages[{i}]: a stage is a list of blocks, not {stage!r}")

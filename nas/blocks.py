@@ -14,101 +14,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-Value = bool | int | float | str
-
-ACTIVATION_NAMES = ("relu", "relu6", "hswish", "silu", "gelu", "none")
-NORM_NAMES = ("batch", "none")
-
-
-@dataclass(frozen=True)
-class FieldRule:
-    """Which values one field of a block may have.
-
-    Attributes:
-        kind: `int`, `float` or `str`.
-        meaning: one line for people, units included.
-        low: smallest number allowed.
-        high: largest number allowed.
-        odd: whether only odd numbers are allowed.
-        options: the words allowed, for `str` fields.
-        train_only: whether the field has no trace in the deploy form.
-        folded: values that leave no trace in the deploy form (a BatchNorm folds, so "batch" deploys as "none").
-        shapes: whether `Block.check` reads the field.
-    """
-
-    kind: type
-    meaning: str
-    low: float = 0
-    high: float = 0
-    odd: bool = False
-    options: tuple[str, ...] = ()
-    train_only: bool = False
-    folded: tuple[str, ...] = ()
-    shapes: bool = False
-
-    @property
-    def allowed(self) -> str:
-        """The allowed values in words."""
-        if self.options:
-            return "one of " + ", ".join(self.options)
-        noun = {int: "integer", float: "number"}[self.kind]
-        return f"{'an odd' if self.odd else 'a' if noun == 'number' else 'an'} {noun} in [{self.low:g}, {self.high:g}]"
-
-    def parse(self, value: Any) -> Value:
-        """Returns `value` in the field's own type (4 and 4.0 are one expansion).
-
-        Raises:
-            ValueError: a value of another type or out of range; the message says what is allowed.
-        """
-        error = ValueError(f"{value!r} is not allowed; allowed: {self.allowed}")
-        if self.kind is str:
-            # YAML reads a bare `none` as a string but `null` and `~` as None; both mean "none" here.
-            word = "none" if value is None and "none" in self.options else value
-            if word not in self.options:
-                raise error
-            return word
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise error
-        if not self.low <= value <= self.high or (self.kind is int and value != int(value)):
-            raise error
-        if self.odd and int(value) % 2 == 0:
-            raise error
-        return self.kind(value)
-
-
-def _number(kind: type, default: Any, low: float, high: float, meaning: str, **more: Any) -> Any:
-    rule = FieldRule(kind, meaning, low=low, high=high, **more)
-    return dataclasses.field(default=default, metadata={"rule": rule})
-
-
-def _word(default: str, options: tuple[str, ...], meaning: str, **more: Any) -> Any:
-    return dataclasses.field(
-        default=default, metadata={"rule": FieldRule(str, meaning, options=options, **more)}
-    )
-
-
-def _out_channels() -> Any:
-    return _number(int, dataclasses.MISSING, 1, 8192, "channels of the output", shapes=True)
-
-
-def _kernel_size(default: int = 3) -> Any:
-    return _number(int, default, 1, 31, "side of the square kernel, pixels", odd=True)
-
-
-def _stride() -> Any:
-    return _number(int, 1, 1, 8, "stride; dropped where images are small (Architecture.strides)")
-
-
-def _groups(meaning: str) -> Any:
-    return _number(int, 1, 1, 8192, meaning, shapes=True)
-
-
-def _activation(meaning: str = "activation", default: str = "relu", **more: Any) -> Any:
-    return _word(default, ACTIVATION_NAMES, meaning, **more)
-
-
-def _norm() -> Any:
-    return _word("batch", NORM_NAMES, "normalization after each convolution", folded=("batch",))
+from nas import block_fields as fields
+from nas.block_fields import FieldRule, Value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +82,7 @@ class Block:
         for field, rule in rules(type(self)).items():
             if deploy and rule.train_only:
                 continue
-            value = getattr(self, field)
+            value: Value = getattr(self, field)
             words[field] = "none" if deploy and value in rule.folded else counts.get(field, value)
         return words
 
@@ -196,12 +103,12 @@ class Conv(Block):
     """Convolution, normalization, activation: stems, plain networks, 1x1 heads."""
 
     name: ClassVar[str] = "conv"
-    out_channels: int = _out_channels()
-    kernel_size: int = _kernel_size()
-    stride: int = _stride()
-    groups: int = _groups("groups of the convolution")
-    activation: str = _activation()
-    norm: str = _norm()
+    out_channels: int = fields.out_channels()
+    kernel_size: int = fields.kernel_size()
+    stride: int = fields.stride()
+    groups: int = fields.groups("groups of the convolution")
+    activation: str = fields.activation()
+    norm: str = fields.norm()
 
     def grouped_convolutions(self, in_channels: int) -> tuple[tuple[int, int, int], ...]:
         """See `Block.grouped_convolutions`."""
@@ -217,14 +124,14 @@ class InvertedResidual(Block):
     """
 
     name: ClassVar[str] = "inverted_residual"
-    out_channels: int = _out_channels()
-    kernel_size: int = _kernel_size()
-    stride: int = _stride()
-    expansion: float = _number(float, 6.0, 0.125, 64, "middle channels over input channels", shapes=True)
-    groups: int = _groups("groups of the 1x1 convolutions")
-    se_ratio: float = _number(float, 0.0, 0, 1, "squeeze-excitation channels over middle channels; 0: none")
-    activation: str = _activation(default="relu6")
-    norm: str = _norm()
+    out_channels: int = fields.out_channels()
+    kernel_size: int = fields.kernel_size()
+    stride: int = fields.stride()
+    expansion: float = fields.number(float, 6.0, 0.125, 64, "middle channels over input channels", shapes=True)
+    groups: int = fields.groups("groups of the 1x1 convolutions")
+    se_ratio: float = fields.number(float, 0.0, 0, 1, "squeeze-excitation channels over middle channels; 0: none")
+    activation: str = fields.activation(default="relu6")
+    norm: str = fields.norm()
 
     def mid_channels(self, in_channels: int) -> int:
         """Channels of the depthwise convolution."""
@@ -252,13 +159,13 @@ class Basic(Block):
     """ResNet's basic block: two kxk convolutions and the input (He et al. 2015, arXiv:1512.03385)."""
 
     name: ClassVar[str] = "basic"
-    out_channels: int = _out_channels()
-    kernel_size: int = _kernel_size()
-    stride: int = _stride()
-    expansion: float = _number(float, 1.0, 0.125, 16, "middle channels over output channels", shapes=True)
-    groups: int = _groups("groups of the kxk convolutions")
-    activation: str = _activation()
-    norm: str = _norm()
+    out_channels: int = fields.out_channels()
+    kernel_size: int = fields.kernel_size()
+    stride: int = fields.stride()
+    expansion: float = fields.number(float, 1.0, 0.125, 16, "middle channels over output channels", shapes=True)
+    groups: int = fields.groups("groups of the kxk convolutions")
+    activation: str = fields.activation()
+    norm: str = fields.norm()
 
     def mid_channels(self) -> int:
         """Channels between the two convolutions."""
@@ -282,13 +189,13 @@ class Bottleneck(Block):
     """
 
     name: ClassVar[str] = "bottleneck"
-    out_channels: int = _out_channels()
-    kernel_size: int = _kernel_size()
-    stride: int = _stride()
-    expansion: float = _number(float, 0.25, 0.015625, 16, "middle channels over output channels", shapes=True)
-    groups: int = _groups("groups of the kxk convolution")
-    activation: str = _activation()
-    norm: str = _norm()
+    out_channels: int = fields.out_channels()
+    kernel_size: int = fields.kernel_size()
+    stride: int = fields.stride()
+    expansion: float = fields.number(float, 0.25, 0.015625, 16, "middle channels over output channels", shapes=True)
+    groups: int = fields.groups("groups of the kxk convolution")
+    activation: str = fields.activation()
+    norm: str = fields.norm()
 
     def mid_channels(self) -> int:
         """Channels of the kxk convolution."""
@@ -314,14 +221,14 @@ class Reduce(Block):
     """
 
     name: ClassVar[str] = "reduce"
-    out_channels: int = _out_channels()
-    kernel_size: int = _kernel_size()
-    stride: int = _stride()
-    bottleneck_width: float = _number(
+    out_channels: int = fields.out_channels()
+    kernel_size: int = fields.kernel_size()
+    stride: int = fields.stride()
+    bottleneck_width: float = fields.number(
         float, 4.0, 0.125, 64, "middle channels over output channels, while training", train_only=True
     )
-    fading_activation: str = _activation("activation that fades out while training", train_only=True)
-    activation: str = _activation("activation that survives")
+    fading_activation: str = fields.activation("activation that fades out while training", train_only=True)
+    activation: str = fields.activation("activation that survives")
 
     def mid_channels(self) -> int:
         """Channels of the middle, in the train form."""
@@ -337,7 +244,7 @@ class Classifier(Block):
     """Global average pooling and a fully connected layer to the classes; the last block of every network."""
 
     name: ClassVar[str] = "classifier"
-    dropout: float = _number(float, 0.0, 0, 0.95, "share of features dropped while training", train_only=True)
+    dropout: float = fields.number(float, 0.0, 0, 0.95, "share of features dropped while training", train_only=True)
 
 
 BLOCK_SCHEMAS: dict[str, type[Block]] = {

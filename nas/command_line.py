@@ -68,9 +68,7 @@ def help_text() -> str:
         kind = str(each.type).replace(" | None", "")
         rows.append((key, kind, shown, meaning + (f" [{'; '.join(notes)}]" if notes else "")))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    table = "\n".join(
-        "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows
-    )
+    table = "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows)
     return (
         "Searches a space for networks that are accurate and fast, and exports the Pareto front.\n\n"
         "    python -m nas.search space=mobile budget=100\n"

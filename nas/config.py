@@ -32,9 +32,7 @@ class TrainConfig:
     label_smoothing: float = _key(0.1, "label smoothing", low=0, high=0.9)
     warmup_epochs: float = _key(1.0, "epochs of linear warm-up, at most half of all", low=0, high=100_000)
     augment: bool = _key(True, "random shifts and flips, as suits the data set")
-    fade_share: float = _key(
-        0.7, "share of the training in which fading activations reach lam 0", low=0.01, high=0.99
-    )
+    fade_share: float = _key(0.7, "share of the training in which fading activations reach lam 0", low=0.01, high=0.99)
 
 
 @dataclass(frozen=True)
@@ -82,15 +80,11 @@ class SearchConfig:
     budget: int = _key(100, "trials that are trained", "trials", low=1, high=10_000_000)
     data: str = _key("digits", "data set's name, a folder with one folder of images a class, or an .npz file")
     data_root: str = _key("~/.cache/nas-data/images", "where torchvision data sets lie, or are downloaded to")
-    val_share: float = _key(
-        0.2, "share of the training images that is held out for validation", low=0.01, high=0.9
-    )
+    val_share: float = _key(0.25, "share of the training images that is held out for validation", low=0.01, high=0.9)
     run: str | None = _key(None, "name of the run; default: a time stamp")
     runs_dir: str = _key("runs", "folder of all runs")
     seed: int = _key(0, "seed of sampling, splitting and training", low=0, high=2**31 - 1)
-    time_budget: str | None = _key(
-        None, "time after which no trial is begun or waited for, e.g. 2h, 30m", "time"
-    )
+    time_budget: str | None = _key(None, "time after which no trial is begun or waited for, e.g. 2h, 30m", "time")
     resume: bool = _key(False, "continue the run of this name")
     device: str = _key("auto", "where networks are trained and timed", options=("auto", "cpu", "cuda"))
     objectives: list[str] = _key(["error", "latency_ms"], "two or more of error, latency_ms, macs, params")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,12 +108,8 @@ def load_data(data: str, root: str, val_share: float, seed: int) -> ImageData:
         raw = _split_off_test(read_folder(path) if path.is_dir() else read_npz(path), data)
     else:
         known = ", ".join(DATASETS)
-        raise ValueError(
-            f"data={data} is neither a known data set nor an existing folder or .npz; known: {known}"
-        )
-    train, validation = _stratified(
-        raw.x, raw.y, raw.classes, val_share, seed, f"data={data}, val_share={val_share}"
-    )
+        raise ValueError(f"data={data} is neither a known data set nor an existing folder or .npz; known: {known}")
+    train, validation = _stratified(raw.x, raw.y, raw.classes, val_share, seed, f"data={data}, val_share={val_share}")
     sample = train.x.double()
     std = sample.std(dim=(0, 2, 3))
     return ImageData(
@@ -144,9 +141,9 @@ def _digits(root: Path) -> Source:
     """Scikit-learn's 8x8 digits; the test set is the last 450 in file order, whose writers are others."""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
-    x = bunch.images.astype(np.uint8)[:, None]
-    y = bunch.target.astype(np.int64)
+    flat, target = load_digits(return_X_y=True)
+    x = np.asarray(flat).astype(np.uint8).reshape(-1, 1, 8, 8)
+    y = np.asarray(target).astype(np.int64)
     return Source(x[:-450], y[:-450], x[-450:], y[-450:], tuple("0123456789"), shift=1, flip=False)
 
 
@@ -181,7 +178,7 @@ DATASETS: dict[str, Callable[[Path], Source]] = {
 }
 
 
-def _open_or_download(kind: type, root: Path, train: bool) -> object:
+def _open_or_download(kind: Any, root: Path, train: bool) -> Any:
     try:
         return kind(root=str(root), train=train, download=False)
     except RuntimeError:
@@ -196,7 +193,7 @@ def _open_or_download(kind: type, root: Path, train: bool) -> object:
         ) from None
 
 
-def _wanted_files(kind: type) -> str:
+def _wanted_files(kind: Any) -> str:
     if hasattr(kind, "resources"):
         names = [f"{kind.__name__}/raw/{name}" for name, _ in kind.resources]
     else:
@@ -220,11 +217,11 @@ def _split_off_test(raw: RawImages, data: str) -> Source:
 def _stratified(
     x: np.ndarray, y: np.ndarray, classes: tuple[str, ...], share: float, seed: int, what: str
 ) -> tuple[Images, Images]:
-    counts = np.bincount(y, minlength=len(classes))
+    counts = [int((y == label).sum()) for label in range(len(classes))]
     if len(classes) < 2:
         raise ValueError(f"{what}: there is only one class ({classes[0]!r}); allowed: two or more")
-    if counts.min() < 2:
-        raise ValueError(f"{what}: class {classes[int(counts.argmin())]!r} has too few images to split")
+    if min(counts) < 2:
+        raise ValueError(f"{what}: class {classes[counts.index(min(counts))]!r} has too few images to split")
     try:
         kept, held_out = train_test_split(np.arange(len(y)), test_size=share, random_state=seed, stratify=y)
     except ValueError as error:

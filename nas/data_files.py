@@ -44,9 +44,7 @@ def read_npz(path: Path) -> RawImages:
     if x.ndim not in (3, 4) or 0 in x.shape or (x.ndim == 4 and x.shape[3] > 64):
         raise ValueError(f"{where}: x of shape {x.shape} is not allowed; allowed: (N, H, W) or (N, H, W, C)")
     if y.shape != (len(x),):
-        raise ValueError(
-            f"{where}: y of shape {y.shape} is not allowed; allowed: ({len(x)},), one label an image"
-        )
+        raise ValueError(f"{where}: y of shape {y.shape} is not allowed; allowed: ({len(x)},), one label an image")
     if x.dtype.kind not in "buif" or y.dtype.kind not in "buifUS":
         raise ValueError(f"{where}: x is {x.dtype}, y is {y.dtype}; allowed: numbers (y: or words)")
     if not np.isfinite(x).all() or (y.dtype.kind == "f" and not np.isfinite(y).all()):
@@ -55,9 +53,7 @@ def read_npz(path: Path) -> RawImages:
     byte = x.dtype.kind in "bui" and x.min() >= 0 and x.max() <= 255
     x = x.astype(np.uint8 if byte else np.float32)
     x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
-    return RawImages(
-        np.ascontiguousarray(x), labels.astype(np.int64), tuple(str(name) for name in names.tolist())
-    )
+    return RawImages(np.ascontiguousarray(x), labels.astype(np.int64), tuple(str(name) for name in names.tolist()))
 
 
 def read_folder(path: Path) -> RawImages:
@@ -85,9 +81,7 @@ def read_folder(path: Path) -> RawImages:
     mode = "L" if all(grey for _, grey in headers) else "RGB"
     channels = len(mode)
     if len(files) * channels * height * width > MOST_BYTES:
-        raise ValueError(
-            f"{where}: {len(files)} images of {width}x{height} take over {MOST_BYTES >> 30} GiB of memory"
-        )
+        raise ValueError(f"{where}: {len(files)} images of {width}x{height} take over {MOST_BYTES >> 30} GiB of memory")
     x = np.empty((len(files), channels, height, width), dtype=np.uint8)
     for i, (file, _) in enumerate(files):
         x[i] = _pixels(file, mode, (width, height))

@@ -42,9 +42,7 @@ def fold_batch_norm(
     return folded.to(weight.dtype), offset.to(weight.dtype)
 
 
-def compose_pointwise(
-    weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
-) -> tuple[Tensor, Tensor]:
+def compose_pointwise(weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> tuple[Tensor, Tensor]:
     """Weight and bias of the kxk convolution that equals kxk (dense) then 1x1 (dense).
 
     Exact for any stride and padding of the first, at borders too, since the second looks at one pixel.
@@ -53,9 +51,7 @@ def compose_pointwise(
         ValueError: the second is not 1x1, or its channels do not follow on the first's.
     """
     if weight2.shape[2:] != (1, 1) or weight2.shape[1] != weight1.shape[0]:
-        raise ValueError(
-            f"cannot compose {tuple(weight1.shape)} with {tuple(weight2.shape)}: the second must be 1x1"
-        )
+        raise ValueError(f"cannot compose {tuple(weight1.shape)} with {tuple(weight2.shape)}: the second must be 1x1")
     flipped = weight1.double().transpose(0, 1)
     weight = conv_transpose2d(flipped, weight2.double().transpose(0, 1)).transpose(0, 1)
     bias = weight2.double().flatten(1) @ bias1.double() + bias2.double()
@@ -72,9 +68,7 @@ def add_identity(weight: Tensor, groups: int = 1) -> Tensor:
     """
     out_channels, in_channels, height, width = weight.shape
     if in_channels * groups != out_channels or height % 2 == 0 or width % 2 == 0:
-        raise ValueError(
-            f"no identity fits into a convolution of shape {tuple(weight.shape)}, groups {groups}"
-        )
+        raise ValueError(f"no identity fits into a convolution of shape {tuple(weight.shape)}, groups {groups}")
     summed = weight.double()
     channel = torch.arange(out_channels, device=weight.device)
     dirac = torch.zeros_like(summed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class Objective:
 
     name: str
     unit: str
-    direction: str = "minimize"
+    direction: Literal["minimize", "maximize"] = "minimize"
 
 
 OBJECTIVES: dict[str, Objective] = {
@@ -32,7 +33,7 @@ def get_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
         ValueError: an unknown name, a name twice, or fewer than two.
     """
     for name in names:
-        if name not in OBJECTIVES:
+        if not isinstance(name, str) or name not in OBJECTIVES:
             raise ValueError(f"objectives: {name!r} is unknown; known: {', '.join(OBJECTIVES)}")
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(f"objectives={list(names)} is not allowed; allowed: two or more different ones")

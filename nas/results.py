@@ -81,9 +81,7 @@ def front_of(
 
 def trial_table(records: Sequence[TrialRecord], config: SearchConfig) -> pd.DataFrame:
     """A tidy table, one row a trial: the columns `COLUMNS`, then one for each choice of the space."""
-    front = {
-        record.trial for record in front_of(records, config.objectives, make_constraints(config.constraints))
-    }
+    front = {record.trial for record in front_of(records, config.objectives, make_constraints(config.constraints))}
     rows = [
         {
             "trial": record.trial,
@@ -114,13 +112,11 @@ def trial_table(records: Sequence[TrialRecord], config: SearchConfig) -> pd.Data
 
 def front_table(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
     """The front's rows of a trial table, in the order of its last objective, then of its first."""
-    on_front = trials[trials["on_front"].astype(bool)]
+    on_front = trials.loc[trials["on_front"].astype(bool)]
     return on_front.sort_values([objectives[-1], objectives[0], "trial"]).reset_index(drop=True)
 
 
-def plot_front(
-    trials: pd.DataFrame, objectives: Sequence[str] = ("error", "latency_ms"), title: str = ""
-) -> Figure:
+def plot_front(trials: pd.DataFrame, objectives: Sequence[str] = ("error", "latency_ms"), title: str = "") -> Figure:
     """The completed trials and their front over the first two objectives, as a figure.
 
     The front is drawn as the stairs that it is: between two networks, nothing better was found.
@@ -130,15 +126,15 @@ def plot_front(
     y_name, x_name = objectives[0], objectives[1]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    done = trials[trials["state"] == "completed"]
-    front = done[done["on_front"].astype(bool)].sort_values([x_name, y_name])
+    done = trials.loc[trials["state"] == "completed"]
+    front = done.loc[done["on_front"].astype(bool)].sort_values([x_name, y_name])
     axes.scatter(done[x_name], done[y_name], s=18, color="#9aa5b1", label=f"{len(done)} trained networks")
     if len(front):
         label = f"Pareto front, {len(front)} networks"
         axes.step(front[x_name], front[y_name], where="post", color="#c2410c", linewidth=1.2)
         axes.scatter(front[x_name], front[y_name], s=34, color="#c2410c", zorder=3, label=label)
-    positive = done[done[x_name] > 0][x_name]
-    if len(positive) and positive.max() / positive.min() > 20:
+    values = done[x_name].to_numpy(dtype=float)
+    if len(values) and values.min() > 0 and values.max() / values.min() > 20:
         axes.set_xscale("log")
     axes.set_xlabel(f"{x_name} ({OBJECTIVES[x_name].unit})")
     axes.set_ylabel(f"{y_name} ({OBJECTIVES[y_name].unit})")

@@ -9,16 +9,18 @@ made once for the whole network. A file without any choice is one network: that 
 from __future__ import annotations
 
 import importlib.resources
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from nas.architecture import Architecture, architecture_from_json
-from nas.blocks import BLOCK_SCHEMAS, FieldRule, Value, block_schema, rules
-from nas.space import Choice, SearchSpace, Stage
+from nas.block_fields import FieldRule
+from nas.blocks import BLOCK_SCHEMAS, block_schema, rules
+from nas.space import SearchSpace
+from nas.space_check import check_channels, check_head
+from nas.stage import Choice, Stage
 
 DEPTH = FieldRule(int, "number of blocks", low=0, high=200)
 BLOCK = FieldRule(str, "block", options=tuple(BLOCK_SCHEMAS))
@@ -66,9 +68,7 @@ def load_architecture(source: str | Path) -> Architecture:
     elif text.removeprefix("zoo/") in known:
         space = load_space(f"zoo/{text.removeprefix('zoo/')}")
     else:
-        raise ValueError(
-            f"architecture {text!r} is neither JSON, a file, nor in the zoo; zoo: {', '.join(known)}"
-        )
+        raise ValueError(f"architecture {text!r} is neither JSON, a file, nor in the zoo; zoo: {', '.join(known)}")
     if space.size != 1:
         raise ValueError(f"{space.path}: a space of {space.size} encodings, not one architecture")
     return space.architecture({})
@@ -95,9 +95,7 @@ def _find(name_or_path: str | Path) -> Path:
     path = Path(text).expanduser()
     if path.is_file():
         return path.resolve()
-    raise ValueError(
-        f"space={text}: no such space or file; known: {', '.join(space_names())}, or a path to a YAML"
-    )
+    raise ValueError(f"space={text}: no such space or file; known: {', '.join(space_names())}, or a path to a YAML")
 
 
 def _parse_space(words: Any, path: Path) -> SearchSpace:
@@ -119,9 +117,7 @@ def _parse_space(words: Any, path: Path) -> SearchSpace:
     used = {c.shared: c.options for stage in stages for c in stage.choices() if c.shared}
     for name in raw_options:
         if name not in used:
-            raise ValueError(
-                f"choices.{name}: no stage refers to it; write {{shared: {name}}} where it decides"
-            )
+            raise ValueError(f"choices.{name}: no stage refers to it; write {{shared: {name}}} where it decides")
     space = SearchSpace(
         name=path.stem,
         description=str(words.get("description", "")).strip(),
@@ -130,8 +126,8 @@ def _parse_space(words: Any, path: Path) -> SearchSpace:
         stages=tuple(stages),
         path=path,
     )
-    _check_head(space)
-    _check_channels(space)
+    check_head(space)
+    check_channels(space)
     return space
 
 
@@ -141,30 +137,22 @@ def _parse_stage(words: Any, where: str, prefix: str, part: str, shared: Mapping
     block = _parse_choice(words["block"], BLOCK, "block", where, shared)
     depth = _parse_choice(words.get("depth", 1), DEPTH, "depth", where, shared)
     if depth.per_block:
-        raise ValueError(
-            f"{where}.depth: per_block is not allowed; allowed: a value, a list, a range or shared"
-        )
+        raise ValueError(f"{where}.depth: per_block is not allowed; allowed: a value, a list, a range or shared")
     names = [str(name) for name in block.options]
     common = {key: raw for key, raw in words.items() if key not in ("block", "depth", *names)}
     settings: dict[str, dict[str, Choice]] = {}
     for name in names:
         own = words.get(name, {})
         if not isinstance(own, dict):
-            raise ValueError(
-                f"{where}.{name}: {own!r} is not allowed; allowed: a mapping of {name}'s settings"
-            )
+            raise ValueError(f"{where}.{name}: {own!r} is not allowed; allowed: a mapping of {name}'s settings")
         known = rules(block_schema(name))
-        _reject_unknown(
-            common, known, f"{where}.", f"settings of {name}, or in a mapping under a block's name"
-        )
+        _reject_unknown(common, known, f"{where}.", f"settings of {name}, or in a mapping under a block's name")
         _reject_unknown(own, known, f"{where}.{name}.")
         settings[name] = {f: _parse_choice(raw, known[f], f, where, shared) for f, raw in common.items()}
         for field, raw in own.items():
             choice = _parse_choice(raw, known[field], f"{name}.{field}", where, shared)
             if block.per_block and len(choice.options) > 1 and not (choice.per_block or choice.shared):
-                raise ValueError(
-                    f"{where}.{choice.key}: a choice under a per-block 'block' is {{per_block: [...]}}"
-                )
+                raise ValueError(f"{where}.{choice.key}: a choice under a per-block 'block' is {{per_block: [...]}}")
             settings[name][field] = choice
         for field in block_schema(name).required_fields():
             if field not in settings[name]:
@@ -198,16 +186,9 @@ def _parse_choice(raw: Any, rule: FieldRule, key: str, where: str, shared: Mappi
 def _raw_options(raw: Any, where: str) -> list[Any]:
     """The options that a value, a list or a range of a file stands for, not yet held against a rule."""
     if isinstance(raw, dict):
-        bounds = (raw.get("from"), raw.get("to"), raw.get("step", 1))
-        low, high, step = bounds
-        whole = all(isinstance(bound, int) and not isinstance(bound, bool) for bound in bounds)
-        if (
-            not set(raw) <= {"from", "to", "step"}
-            or not whole
-            or step < 1
-            or high < low
-            or high - low > 10_000
-        ):
+        low, high, step = raw.get("from", ""), raw.get("to", ""), raw.get("step", 1)
+        whole = all(type(bound) is int for bound in (low, high, step))
+        if not set(raw) <= {"from", "to", "step"} or not whole or step < 1 or high < low or high - low > 10_000:
             raise ValueError(
                 f"{where}: {raw!r} is not allowed; allowed: a value, a list, {{from: LOW, to: HIGH, step: STEP}}, "
                 "{per_block: [...]} or {shared: NAME}"
@@ -223,65 +204,4 @@ def _raw_options(raw: Any, where: str) -> list[Any]:
 def _reject_unknown(words: Mapping[Any, Any], known: Any, where: str, hint: str = "") -> None:
     for key in words:
         if key not in known:
-            raise ValueError(
-                f"{where}{key}: unknown key; known: {', '.join(known)}{f' ({hint})' if hint else ''}"
-            )
-
-
-def _check_head(space: SearchSpace) -> None:
-    """Every network ends with its one classifier."""
-    for i, stage in enumerate(space.stages):
-        last = i == len(space.stages) - 1
-        if ("classifier" in stage.block.options) != last or (
-            last and (stage.block.options != ("classifier",) or stage.depth.options != (1,))
-        ):
-            raise ValueError(
-                f"{stage.name}.block: the last block of the head is 'classifier', and no other is"
-            )
-
-
-def _check_channels(space: SearchSpace) -> None:
-    """Holds groups against channels for every combination that the space can make."""
-    shaping = {
-        choice.shared
-        for stage in space.stages
-        for name, fields in stage.settings.items()
-        for field, choice in fields.items()
-        if choice.shared and rules(block_schema(name))[field].shapes
-    }
-    for values in itertools.product(*(space.shared[name] for name in sorted(shaping))):
-        shared = dict(zip(sorted(shaping), values, strict=True))
-        arriving = {1, 3}
-        for stage in space.stages:
-            leaving: set[int] = set()
-            for in_channels in sorted(arriving):
-                leaving |= _leaving(stage, in_channels, shared)
-            if max(map(int, stage.depth.options)) > 1:
-                for in_channels in sorted(leaving):
-                    leaving |= _leaving(stage, in_channels, shared)
-            arriving = leaving | (arriving if 0 in stage.depth.options else set())
-
-
-def _leaving(stage: Stage, in_channels: int, shared: Mapping[str, Value]) -> set[int]:
-    """The channel counts that may leave a block of the stage, each combination of settings checked."""
-    leaving = set()
-    for name, fields in _shape_combinations(stage, shared):
-        block = block_schema(name)(**fields)
-        try:
-            block.check(in_channels)
-        except ValueError as error:
-            raise ValueError(f"{stage.name}: {error}") from None
-        leaving.add(block.output_channels(in_channels))
-    return leaving
-
-
-def _shape_combinations(stage: Stage, shared: Mapping[str, Value]) -> Iterator[tuple[str, dict[str, Value]]]:
-    for name, fields in stage.settings.items():
-        known = rules(block_schema(name))
-        options = {
-            field: (shared[choice.shared],) if choice.shared in shared else choice.options
-            for field, choice in fields.items()
-            if known[field].shapes
-        }
-        for values in itertools.product(*options.values()):
-            yield name, dict(zip(options, values, strict=True))
+            raise ValueError(f"{where}{key}: unknown key; known: {', '.join(known)}{f' ({hint})' if hint else ''}")

@@ -151,13 +151,9 @@ def check_new(runs_dir: Path, name: str) -> None:
         ValueError: a name that is no plain file name, or a run that exists.
     """
     if not NAME.fullmatch(name) or name == "latest":
-        raise ValueError(
-            f"run={name} is not allowed; allowed: letters, digits, '.', '_' and '-' (not 'latest')"
-        )
+        raise ValueError(f"run={name} is not allowed; allowed: letters, digits, '.', '_' and '-' (not 'latest')")
     if (runs_dir / name).exists():
-        raise ValueError(
-            f"run={name} exists in {runs_dir}; choose another name, or continue it with resume=true"
-        )
+        raise ValueError(f"run={name} exists in {runs_dir}; choose another name, or continue it with resume=true")
     if runs_dir.exists() and not (runs_dir.is_dir() and os.access(runs_dir, os.W_OK)):
         raise ValueError(f"runs_dir={runs_dir} is not a folder that can be written to")
 

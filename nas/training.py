@@ -54,9 +54,7 @@ def train(
     device = data.train.x.device
     generator = torch.Generator(device=device).manual_seed(seed)
     size = min(config.batch_size, len(data.train.y))
-    steps = (
-        len(data.train.y) // size
-    )  # the rest of a shuffled epoch is left out: BatchNorm needs full batches
+    steps = len(data.train.y) // size  # the rest of a shuffled epoch is left out: BatchNorm needs full batches
     total = steps * config.epochs
     warmup = min(config.warmup_epochs * steps, total / 2)
     optimizer = _optimizer(network, config)
@@ -156,6 +154,4 @@ def _optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer
     ]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.learning_rate, foreach=True)
-    return torch.optim.SGD(
-        groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0
-    )
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)

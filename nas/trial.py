@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from nas.architecture import Architecture, architecture_from_dict
-from nas.blocks import Value
+from nas.block_fields import Value
 
 EVENT_VERSION = 1
 
@@ -240,9 +240,7 @@ def _record(events: list[Event]) -> TrialRecord | None:
     proposed, ended = last.get("proposed"), last.get("ended")
     if not isinstance(proposed, Proposed) or not isinstance(ended, Ended):
         return None
-    cost, remeasured, tested, started = (
-        last.get(kind) for kind in ("priced", "remeasured", "tested", "started")
-    )
+    cost, remeasured, tested, started = (last.get(kind) for kind in ("priced", "remeasured", "tested", "started"))
     priced = None
     if isinstance(cost, Priced):
         latest = remeasured if isinstance(remeasured, Remeasured) else cost

@@ -76,9 +76,7 @@ def measure(
     """
     runtime = latency_backend(backend)
     if batch_size < 1 or threads < 1 or min(input_shape) < 1:
-        raise ValueError(
-            f"batch_size={batch_size}, threads={threads}, input_shape={input_shape}: all must be positive"
-        )
+        raise ValueError(f"batch_size={batch_size}, threads={threads}, input_shape={input_shape}: all must be positive")
     timed = copy.deepcopy(network).to(device).eval()
     # Noise, not zeros: zeros make denormals and sparse short cuts look like speed.
     batch = torch.randn(batch_size, *input_shape, generator=torch.Generator().manual_seed(0)).to(device)
@@ -90,13 +88,16 @@ def measure(
 def _rounds(run: Run) -> tuple[list[float], bool]:
     """Samples of the last two rounds, in ms, and whether their medians agree."""
     _repeat(run, WARM_UP_S)
-    before = _repeat(run, ROUND_S)
-    for _ in range(MOST_ROUNDS - 1):
-        after = _repeat(run, ROUND_S)
-        if abs(statistics.median(after) / statistics.median(before) - 1) <= AGREEMENT:
-            return before + after, True
-        before, last = after, before
-    return last + before, False
+    before, after = _repeat(run, ROUND_S), _repeat(run, ROUND_S)
+    for _ in range(MOST_ROUNDS - 2):
+        if _agree(before, after):
+            break
+        before, after = after, _repeat(run, ROUND_S)
+    return before + after, _agree(before, after)
+
+
+def _agree(before: list[float], after: list[float]) -> bool:
+    return abs(statistics.median(after) / statistics.median(before) - 1) <= AGREEMENT
 
 
 def _repeat(run: Run, at_least_s: float) -> list[float]:

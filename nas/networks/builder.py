@@ -37,9 +37,7 @@ class Network(nn.Module):
         return self.blocks(x)
 
 
-def build(
-    arch: Architecture, *, num_classes: int, input_shape: tuple[int, int, int], form: Form = "train"
-) -> Network:
+def build(arch: Architecture, *, num_classes: int, input_shape: tuple[int, int, int], form: Form = "train") -> Network:
     """The network of an architecture, with fresh weights.
 
     `form="deploy"` builds the structure that `fuse` gives the train form, directly: all cost is read from
@@ -104,10 +102,11 @@ def fuse(network: nn.Module) -> nn.Module:
 
 
 def _fused(path: str, module: nn.Module) -> nn.Module:
-    replacement = getattr(module, "fuse", None)
-    if callable(replacement):
+    replacement: Callable[[], nn.Module] | None = getattr(module, "fuse", None)
+    if replacement is not None:
         try:
-            return replacement().eval()
+            fused: nn.Module = replacement()
+            return fused.eval()
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
     for name, child in module.named_children():
@@ -117,11 +116,7 @@ def _fused(path: str, module: nn.Module) -> nn.Module:
 
 def unfused_norms(network: nn.Module) -> list[str]:
     """Names of the BatchNorms that are left in a network, for the tools to count and name."""
-    return [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-    ]
+    return [name for name, module in network.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def set_fading(network: nn.Module, lam: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nas.architecture import Architecture
-from nas.blocks import Value
+from nas.block_fields import Value
 from nas.pipeline import Job, broken_constraint, price
 from nas.space import Choices, SearchSpace
 from nas.trial import Cost

@@ -19,9 +19,7 @@ def run_inline(state: SearchState, job: Job, store: RunStore, threads: int) -> N
         while (assignment := state.next_trial()) is not None:
             trial, arch = assignment.trial, architecture_from_dict(assignment.architecture)
             weights = store.weights_file(trial)
-            for event in judge(
-                trial, arch, job, assignment.remembered, lambda net, to=weights: save_weights(net, to)
-            ):
+            for event in judge(trial, arch, job, assignment.remembered, lambda net, to=weights: save_weights(net, to)):
                 state.record(event)
                 if state.time_is_up:
                     break

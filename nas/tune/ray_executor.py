@@ -52,9 +52,7 @@ def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
             )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"ray.address={config.ray.address}: Ray cannot be reached or started: {reason}"
-        ) from None
+        raise ValueError(f"ray.address={config.ray.address}: Ray cannot be reached or started: {reason}") from None
     try:
         yield context.dashboard_url
     finally:

@@ -60,9 +60,7 @@ def search(config: SearchConfig, verbose: bool = True) -> Run:
         view = stack.enter_context(ProgressView(config, verbose))
         executor = stack.enter_context(_executor(plan, view))
         store = _store(plan)
-        view.say(
-            f"space {plan.space.name}: {plan.space.size:,} encodings; data {config.data}; run {store.path}"
-        )
+        view.say(f"space {plan.space.name}: {plan.space.size:,} encodings; data {config.data}; run {store.path}")
         state = _state(plan, store, view)
         executor(state, store)
         assert state.over is not None
@@ -91,9 +89,7 @@ def resumed_config(settings: dict[str, Any]) -> SearchConfig:
         if key in MAY_CHANGE or key.startswith(MAY_CHANGE_PREFIXES):
             kept[key] = value if value != default[key] else kept[key]
         elif value not in (default[key], kept[key]):
-            raise ValueError(
-                f"{key}={value} is not allowed: run={asked.run} was searched with {key}={kept[key]}"
-            )
+            raise ValueError(f"{key}={value} is not allowed: run={asked.run} was searched with {key}={kept[key]}")
     return make_config({**kept, "resume": True, "run": asked.run, "runs_dir": asked.runs_dir})
 
 
@@ -169,9 +165,7 @@ def _run_with_ray(run_with_ray: Any, plan: _Plan, state: SearchState, store: Run
 
 def _on_device(job: Job) -> Job:
     data: ImageData = job.data
-    moved = dataclasses.replace(
-        data, train=data.train.to(job.device), validation=data.validation.to(job.device)
-    )
+    moved = dataclasses.replace(data, train=data.train.to(job.device), validation=data.validation.to(job.device))
     return dataclasses.replace(job, data=moved)
 
 
@@ -189,13 +183,9 @@ def _store(plan: _Plan) -> RunStore:
 
 def _state(plan: _Plan, store: RunStore, view: ProgressView) -> SearchState:
     config, data = plan.config, plan.job.data
-    study = Study(
-        plan.space, get_objectives(config.objectives), plan.job.constraints, config.sampler, config.seed
-    )
+    study = Study(plan.space, get_objectives(config.objectives), plan.job.constraints, config.sampler, config.seed)
 
     def key(deploy_id: str) -> Any:
         return latency_key(deploy_id, data.input_shape, data.num_classes, config.latency, plan.job.device)
 
-    return SearchState(
-        config, store, study, LatencyMemory(plan.runs_dir), key, plan.time_budget_s, view.watch
-    )
+    return SearchState(config, store, study, LatencyMemory(plan.runs_dir), key, plan.time_budget_s, view.watch)

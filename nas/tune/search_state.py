@@ -118,9 +118,7 @@ class SearchState:
 
     def _propose(self) -> Assignment | None:
         repeated = self._to_repeat.pop(0) if self._to_repeat else None
-        suggestion = (
-            self._study.suggest_again(repeated.choices) if repeated else self._study.suggest(self._seen)
-        )
+        suggestion = self._study.suggest_again(repeated.choices) if repeated else self._study.suggest(self._seen)
         if suggestion is None:
             self.over = "exhausted" if not self.live else None
             return None

@@ -24,7 +24,7 @@ class StateSearcher(Searcher):
         super().__init__()
         self._state, self._concurrent = state, concurrent
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """The next trial's config, None to be asked again later, or that the search is over."""
         if self._state.live >= self._concurrent:
             return None
@@ -43,9 +43,7 @@ class StateSearcher(Searcher):
         """Nothing: Ray pickles what it is given, and this run is never restored from Ray's pickles."""
         return {}
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: `EventCallback` has it from the events."""
 
     def save(self, checkpoint_path: str) -> None:

@@ -6,14 +6,16 @@ import warnings
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import optuna
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from nas.architecture import Architecture
-from nas.blocks import Value
+from nas.block_fields import Value
 from nas.objectives import Constraint, Objective
 from nas.samplers import make_sampler
 from nas.space import SearchSpace
@@ -60,7 +62,7 @@ class Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             made = make_sampler(sampler, seed, _excess_of if constraints else None)
-        self._directions = [objective.direction for objective in objectives]
+        self._directions: list[StudyDirection | Literal["minimize", "maximize"]] = [o.direction for o in objectives]
         self._study = optuna.create_study(directions=self._directions, sampler=made)
         self._journal: optuna.Study | None = None
 
@@ -135,7 +137,7 @@ class Study:
         return [each.excess(costs) if costs else 0.0 for each in self._constraints]
 
     def _unseen_choices(self, seen: Container[str]) -> dict[str, Value] | None:
-        """Random choices of an unseen architecture; None if none is found (none exists, in a space that can be counted)."""
+        """Random choices of an unseen architecture; None if there is none, or none is found in a large space."""
         for i in range(1000):
             choices = self._space.sample_choices(self._seed + 7919 * (len(self._study.trials) + i))
             if self._space.architecture(choices).arch_id not in seen:
@@ -143,9 +145,7 @@ class Study:
         if self._space.size > ENUMERABLE:
             return None
         every = self._space.enumerate()
-        return next(
-            (choices for choices in every if self._space.architecture(choices).arch_id not in seen), None
-        )
+        return next((choices for choices in every if self._space.architecture(choices).arch_id not in seen), None)
 
 
 def _excess_of(trial: FrozenTrial) -> Sequence[float]:

@@ -27,7 +27,9 @@ class ArchitectureTrainable(tune.Trainable):
     0.2 s where a fresh process costs 5 s.
     """
 
-    def setup(self, config: dict[str, Any], job: Job, weights_dir: str, threads: int) -> None:
+    def setup(  # pyright: ignore[reportIncompatibleMethodOverride]  # Ray's with_parameters adds the rest
+        self, config: dict[str, Any], job: Job, weights_dir: str, threads: int
+    ) -> None:
         """Called once an actor: keeps the data where it is trained on, then begins the first trial."""
         torch.set_num_threads(threads)
         data = job.data

@@ -1,0 +1,109 @@
+"""The fields that block schemas are made of: types, ranges, and what has no trace in the deploy form."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+Value = bool | int | float | str
+
+ACTIVATION_NAMES = ("relu", "relu6", "hswish", "silu", "gelu", "none")
+NORM_NAMES = ("batch", "none")
+
+
+@dataclass(frozen=True)
+class FieldRule:
+    """Which values one field of a block may have.
+
+    Attributes:
+        kind: `int`, `float` or `str`.
+        meaning: one line for people, units included.
+        low: smallest number allowed.
+        high: largest number allowed.
+        odd: whether only odd numbers are allowed.
+        options: the words allowed, for `str` fields.
+        train_only: whether the field has no trace in the deploy form.
+        folded: values that leave no trace in the deploy form (a BatchNorm folds, so "batch" deploys as "none").
+        shapes: whether `Block.check` reads the field.
+    """
+
+    kind: type
+    meaning: str
+    low: float = 0
+    high: float = 0
+    odd: bool = False
+    options: tuple[str, ...] = ()
+    train_only: bool = False
+    folded: tuple[str, ...] = ()
+    shapes: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        if self.options:
+            return "one of " + ", ".join(self.options)
+        noun = {int: "integer", float: "number"}[self.kind]
+        return f"{'an odd' if self.odd else 'a' if noun == 'number' else 'an'} {noun} in [{self.low:g}, {self.high:g}]"
+
+    def parse(self, value: Any) -> Value:
+        """Returns `value` in the field's own type (4 and 4.0 are one expansion).
+
+        Raises:
+            ValueError: a value of another type or out of range; the message says what is allowed.
+        """
+        error = ValueError(f"{value!r} is not allowed; allowed: {self.allowed}")
+        if self.kind is str:
+            # YAML reads a bare `none` as a string but `null` and `~` as None; both mean "none" here.
+            word = "none" if value is None and "none" in self.options else value
+            if word not in self.options:
+                raise error
+            return word
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise error
+        if not self.low <= value <= self.high or (self.kind is int and value != int(value)):
+            raise error
+        if self.odd and int(value) % 2 == 0:
+            raise error
+        return self.kind(value)
+
+
+def number(kind: type, default: Any, low: float, high: float, meaning: str, **more: Any) -> Any:
+    """A field for a number in [low, high]; `more` goes to its `FieldRule`."""
+    rule = FieldRule(kind, meaning, low=low, high=high, **more)
+    return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+def word(default: str, options: tuple[str, ...], meaning: str, **more: Any) -> Any:
+    """A field for one of some words; `more` goes to its `FieldRule`."""
+    return dataclasses.field(default=default, metadata={"rule": FieldRule(str, meaning, options=options, **more)})
+
+
+def out_channels() -> Any:
+    """The channels of a block's output."""
+    return number(int, dataclasses.MISSING, 1, 8192, "channels of the output", shapes=True)
+
+
+def kernel_size(default: int = 3) -> Any:
+    """The side of a square kernel."""
+    return number(int, default, 1, 31, "side of the square kernel, pixels", odd=True)
+
+
+def stride() -> Any:
+    """The stride of a block."""
+    return number(int, 1, 1, 8, "stride; dropped where images are small (Architecture.strides)")
+
+
+def groups(meaning: str) -> Any:
+    """The groups of a block's convolutions."""
+    return number(int, 1, 1, 8192, meaning, shapes=True)
+
+
+def activation(meaning: str = "activation", default: str = "relu", **more: Any) -> Any:
+    """An activation's name."""
+    return word(default, ACTIVATION_NAMES, meaning, **more)
+
+
+def norm() -> Any:
+    """A normalization's name."""
+    return word("batch", NORM_NAMES, "normalization after each convolution", folded=("batch",))
