@@ -23,7 +23,7 @@ def _key(default: Any, meaning: str, unit: str = "", **limits: Any) -> Any:
 class TrainConfig:
     """How each network is trained."""
 
-    epochs: int = _key(12, "epochs of a full training", low=1, high=100_000)
+    epochs: int = _key(16, "epochs of a full training", low=1, high=100_000)
     batch_size: int = _key(64, "images of a training step", low=2, high=1_000_000)
     optimizer: str = _key("adamw", "optimizer", options=("adamw", "sgd"))
     learning_rate: float = _key(0.01, "peak of the cosine schedule", above=0, high=100)

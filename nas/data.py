@@ -219,7 +219,7 @@ def _stratified(
 ) -> tuple[Images, Images]:
     counts = [int((y == label).sum()) for label in range(len(classes))]
     if len(classes) < 2:
-        raise ValueError(f"{what}: there is only one class ({classes[0]!r}); allowed: two or more")
+        raise ValueError(f"{what}: there is only one class ({', '.join(classes)}); allowed: two or more")
     if min(counts) < 2:
         raise ValueError(f"{what}: class {classes[counts.index(min(counts))]!r} has too few images to split")
     try:

@@ -111,7 +111,7 @@ def _plan(config: SearchConfig) -> _Plan:
     time_budget_s = seconds("time_budget", config.time_budget)
     timeout_s = seconds("trials.timeout", config.trials.timeout)
     get_objectives(config.objectives)
-    make_sampler(config.sampler, config.seed, None)
+    make_sampler(config.sampler, config.seed)
     runs_dir = Path(config.runs_dir).expanduser().resolve()
     name = config.run or time.strftime("%Y-%m-%d_%H-%M-%S")
     if not config.resume:

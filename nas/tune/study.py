@@ -23,7 +23,6 @@ from nas.trial import Proposed, TrialRecord, TrialState
 
 REPEATS_ALLOWED = 20  # duplicate proposals before an unseen architecture is drawn at random
 ENUMERABLE = 100_000  # spaces up to this size are gone through to tell whether they are exhausted
-EXCESS = "constraint_excess"
 
 STATES = {
     TrialState.COMPLETED: OptunaState.COMPLETE,
@@ -59,11 +58,8 @@ class Study:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space, self._objectives, self._constraints, self._seed = space, objectives, constraints, seed
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            made = make_sampler(sampler, seed, _excess_of if constraints else None)
         self._directions: list[StudyDirection | Literal["minimize", "maximize"]] = [o.direction for o in objectives]
-        self._study = optuna.create_study(directions=self._directions, sampler=made)
+        self._study = optuna.create_study(directions=self._directions, sampler=make_sampler(sampler, seed))
         self._journal: optuna.Study | None = None
 
     def suggest(self, seen: Container[str]) -> Suggestion | None:
@@ -86,7 +82,8 @@ class Study:
 
     def tell(self, suggestion: Suggestion, record: TrialRecord) -> None:
         """Tells the sampler how the trial of a suggestion ended."""
-        suggestion.optuna_trial.set_user_attr(EXCESS, self._excess(record))
+        for name, excess in self._excess(record).items():
+            suggestion.optuna_trial.set_constraint(name, excess)
         values = record.values(self._names)
         self._study.tell(suggestion.optuna_trial, values, state=STATES[record.state])
         if self._journal is not None:
@@ -115,7 +112,6 @@ class Study:
     def _frozen(self, record: TrialRecord) -> FrozenTrial:
         fixed = optuna.trial.FixedTrial(record.choices)
         self._space.suggest(fixed)
-        excess = self._excess(record)
         return optuna.trial.create_trial(
             state=STATES[record.state],
             params=record.choices,
@@ -126,15 +122,13 @@ class Study:
                 "arch_id": record.architecture.arch_id,
                 "state": record.state.value,
                 "reason": record.reason,
-                EXCESS: excess,
             },
-            # Where Optuna's samplers look for constraints; `tell` has it set by the sampler itself.
-            system_attrs={"constraints": excess} if self._constraints else {},
+            constraints=self._excess(record),
         )
 
-    def _excess(self, record: TrialRecord) -> list[float]:
-        costs = record.costs
-        return [each.excess(costs) if costs else 0.0 for each in self._constraints]
+    def _excess(self, record: TrialRecord) -> dict[str, float]:
+        """How far each cost is above its limit; at most 0 where it is kept."""
+        return {each.name: each.excess(record.costs) for each in self._constraints} if record.costs else {}
 
     def _unseen_choices(self, seen: Container[str]) -> dict[str, Value] | None:
         """Random choices of an unseen architecture; None if there is none, or none is found in a large space."""
@@ -146,10 +140,6 @@ class Study:
             return None
         every = self._space.enumerate()
         return next((choices for choices in every if self._space.architecture(choices).arch_id not in seen), None)
-
-
-def _excess_of(trial: FrozenTrial) -> Sequence[float]:
-    return tuple(trial.user_attrs[EXCESS])
 
 
 def as_proposal(suggestion: Suggestion, trial: int) -> Proposed:

@@ -1,0 +1,558 @@
+import itertools
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from nas.data import DATASETS, load_data
+from nas.data_files import read_folder, read_npz
+
+DATA_ROOT = os.environ.get("NAS_DATA_ROOT")
+needs_data = pytest.mark.skipif(not DATA_ROOT, reason="NAS_DATA_ROOT is not set: no torchvision data sets at hand")
+
+
+def load(data, seed=0, val_share=0.2, root="nowhere"):
+    return load_data(str(data), str(root), val_share, seed)
+
+
+def refusal_of(data, **more):
+    with pytest.raises(ValueError) as refused:
+        load(data, **more)
+    message = str(refused.value)
+    assert "\n" not in message
+    return message
+
+
+def parts(data):
+    return data.train, data.validation, data.test
+
+
+def numbered_images(n, side=6):
+    """Images that each carry their own number, so that a split can be followed."""
+    x = np.zeros((n, side, side), dtype=np.int64)
+    x[:, 0, 0], x[:, 0, 1] = np.arange(n) // 256, np.arange(n) % 256
+    return x
+
+
+def numbers_of(images):
+    return [int(high) * 256 + int(low) for high, low in images.x[:, 0, 0, :2].tolist()]
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(name="images.npz", **arrays):
+        file = tmp_path / name
+        np.savez(file, **arrays)
+        return file
+
+    return write
+
+
+# --- digits
+
+
+def test_digits_sizes_shape_and_types():
+    data = load("digits")
+    assert [len(part.y) for part in parts(data)] == [1077, 270, 450]
+    assert data.input_shape == (1, 8, 8)
+    assert data.classes == tuple("0123456789")
+    assert data.num_classes == 10
+    for part in parts(data):
+        assert part.x.dtype == torch.uint8
+        assert part.y.dtype == torch.int64
+        assert part.x.shape == (len(part.y), 1, 8, 8)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_the_digits_test_set_is_the_last_450_in_file_order(seed):
+    bunch, test = load_digits(), load("digits", seed=seed).test
+    assert np.array_equal(test.x[:, 0].numpy(), bunch.images[-450:])
+    assert np.array_equal(test.y.numpy(), bunch.target[-450:])
+
+
+def test_digits_train_and_validation_are_together_the_rest_of_the_file():
+    bunch, data = load_digits(), load("digits")
+    rows = [np.column_stack([part.x.flatten(1).numpy(), part.y.numpy()]) for part in (data.train, data.validation)]
+    found = np.concatenate(rows)
+    wanted = np.column_stack([bunch.data[:-450], bunch.target[:-450]])
+    assert sorted(map(tuple, found.astype(int))) == sorted(map(tuple, wanted.astype(int)))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
+def test_digits_validation_is_stratified(share):
+    data = load("digits", val_share=share)
+    train, held_out = np.bincount(data.train.y, minlength=10), np.bincount(data.validation.y, minlength=10)
+    assert np.abs(held_out - share * (train + held_out)).max() <= 1
+
+
+# --- splits
+
+
+def test_splits_are_disjoint_and_complete(save):
+    file = save(x=numbered_images(600), y=np.arange(600) % 3)
+    numbers = [numbers_of(part) for part in parts(load(file))]
+    assert [len(part) for part in numbers] == [384, 96, 120]
+    assert sorted(itertools.chain(*numbers)) == list(range(600))
+
+
+def test_labels_stay_with_their_images(save):
+    file = save(x=numbered_images(600), y=np.arange(600) % 3)
+    for part in parts(load(file)):
+        assert [number % 3 for number in numbers_of(part)] == part.y.tolist()
+
+
+def test_all_three_splits_are_stratified(save):
+    y = np.repeat([0, 1, 2], [400, 150, 50])
+    for part, share in zip(parts(load(save(x=numbered_images(600), y=y))), (0.64, 0.16, 0.2), strict=True):
+        assert np.abs(np.bincount(part.y) - share * np.array([400, 150, 50])).max() <= 1
+
+
+def test_the_seed_decides_the_validation_set_and_nothing_else(save):
+    file = save(x=numbered_images(300), y=np.arange(300) % 3)
+    first, again, other = load(file, seed=1), load(file, seed=1), load(file, seed=2)
+    assert numbers_of(first.validation) == numbers_of(again.validation)
+    assert numbers_of(first.train) == numbers_of(again.train)
+    assert set(numbers_of(first.validation)) != set(numbers_of(other.validation))
+    assert numbers_of(first.test) == numbers_of(other.test)
+
+
+def test_the_share_of_validation_leaves_the_test_set_alone(save):
+    file = save(x=numbered_images(300), y=np.arange(300) % 3)
+    small, large = load(file, val_share=0.1), load(file, val_share=0.5)
+    assert [len(small.validation.y), len(large.validation.y)] == [24, 120]
+    assert numbers_of(small.test) == numbers_of(large.test)
+
+
+def test_normalized_training_images_have_mean_0_and_deviation_1_by_channel(save):
+    rng = np.random.default_rng(0)
+    x = rng.normal([10, -3, 0.5], [5, 0.1, 2], size=(90, 6, 6, 3))
+    data = load(save(x=x, y=np.arange(90) % 3))
+    normal = data.normalize(data.train.x)
+    assert normal.dtype == torch.float32
+    assert torch.allclose(normal.mean((0, 2, 3)), torch.zeros(3), atol=1e-4)
+    assert torch.allclose(normal.std((0, 2, 3)), torch.ones(3), atol=1e-4)
+
+
+def test_the_statistics_are_those_of_the_training_images_alone(save):
+    file = save(x=np.random.default_rng(0).normal(size=(60, 6, 6)), y=np.arange(60) % 2)
+    first, other = load(file, seed=1), load(file, seed=2)
+    assert first.mean[0] == pytest.approx(float(first.train.x.double().mean()), rel=1e-6)
+    assert first.mean != other.mean
+
+
+def test_a_constant_channel_normalizes_to_zeros(save):
+    x = np.stack([numbered_images(60), np.full((60, 6, 6), 9)], axis=-1)
+    data = load(save(x=x, y=np.arange(60) % 2))
+    assert (data.normalize(data.train.x)[:, 1] == 0).all()
+
+
+# --- names
+
+
+def test_an_unknown_name_lists_the_known():
+    message = refusal_of("digitz")
+    assert "data=digitz" in message
+    assert message.endswith("known: " + ", ".join(DATASETS))
+    assert set(DATASETS) == {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100"}
+
+
+@pytest.mark.parametrize("data", ["no/such/folder", "no_such_file.npz", "~no_such_user_of_nas/photos"])
+def test_a_path_that_does_not_exist_is_refused(data):
+    assert f"data={data}" in refusal_of(data)
+
+
+def test_a_file_that_is_neither_folder_nor_npz_is_refused(tmp_path):
+    (tmp_path / "images.csv").write_text("1,2\n")
+    assert "images.csv is neither" in refusal_of(tmp_path / "images.csv")
+
+
+# --- .npz
+
+
+def test_npz_grey(save):
+    x = np.random.default_rng(0).integers(0, 256, (20, 5, 7))
+    raw = read_npz(save(x=x, y=np.arange(20) % 2))
+    assert raw.x.dtype == np.uint8
+    assert np.array_equal(raw.x, x[:, None])
+    assert raw.classes == ("0", "1")
+
+
+def test_npz_colour_becomes_channels_first(save):
+    x = np.random.default_rng(0).integers(0, 256, (20, 5, 7, 3)).astype(np.uint8)
+    raw = read_npz(save(x=x, y=np.arange(20) % 2))
+    assert raw.x.shape == (20, 3, 5, 7)
+    assert np.array_equal(raw.x[4, 2], x[4, :, :, 2])
+    assert load(save(x=x, y=np.arange(20) % 2)).input_shape == (3, 5, 7)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f8"])
+def test_npz_floats_become_float32_and_keep_their_values(save, dtype):
+    x = np.linspace(-1, 1, 20 * 16).reshape(20, 4, 4).astype(dtype)
+    raw = read_npz(save(x=x, y=np.arange(20) % 2))
+    assert raw.x.dtype == np.float32
+    assert np.array_equal(raw.x[:, 0], x.astype(np.float32))
+
+
+@pytest.mark.parametrize("extreme", [-1, 256, 60_000])
+def test_npz_whole_numbers_beyond_a_byte_do_not_wrap_around(save, extreme):
+    x = np.full((20, 4, 4), 3)
+    x[0, 0, 0] = extreme
+    raw = read_npz(save(x=x, y=np.arange(20) % 2))
+    assert raw.x.dtype == np.float32
+    assert raw.x[0, 0, 0, 0] == extreme
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["cat", "dog", "ant", "dog"], ("ant", "cat", "dog")),
+        ([30, -2, 10, -2], ("-2", "10", "30")),
+        ([0.5, 2.0, 0.5, 1.0], ("0.5", "1.0", "2.0")),
+        ([True, False, True, False], ("False", "True")),
+    ],
+)
+def test_npz_labels_may_be_words_or_any_numbers(save, labels, classes):
+    y = np.array(labels * 10)
+    raw = read_npz(save(x=np.zeros((40, 4, 4)), y=y))
+    assert raw.classes == classes
+    assert [raw.classes[label] for label in raw.y] == [str(label) for label in y.tolist()]
+
+
+def zeros(*shape):
+    return np.zeros(shape, dtype=np.float32)
+
+
+def with_value(value, dtype=np.float64):
+    x = np.zeros((8, 4, 4), dtype=dtype)
+    x[3, 2, 1] = value
+    return x
+
+
+HALVES = np.arange(8) % 2
+
+
+@pytest.mark.parametrize(
+    ("arrays", "fragment"),
+    [
+        ({"y": HALVES}, "x"),
+        ({"x": zeros(8, 4, 4)}, "y"),
+        ({"images": zeros(8, 4, 4), "labels": HALVES}, "x and y"),
+        ({"x": zeros(8, 4), "y": HALVES}, "(8, 4)"),
+        ({"x": zeros(8, 4, 4, 1, 1), "y": HALVES}, "(N, H, W)"),
+        ({"x": zeros(8, 3, 224, 224)[:, :, :2, :100], "y": HALVES}, "(8, 3, 2, 100)"),
+        ({"x": zeros(0, 4, 4), "y": zeros(0)}, "(0, 4, 4)"),
+        ({"x": np.float32(3), "y": HALVES}, "()"),
+        ({"x": zeros(8, 4, 4), "y": HALVES[:7]}, "(7,)"),
+        ({"x": zeros(8, 4, 4), "y": np.eye(8)}, "(8, 8)"),
+        ({"x": with_value(np.nan), "y": HALVES}, "NaN"),
+        ({"x": with_value(np.inf), "y": HALVES}, "infinite"),
+        ({"x": zeros(8, 4, 4), "y": np.array([0, 1, np.nan, 0, 1, 0, 1, 0])}, "NaN"),
+        ({"x": np.full((8, 4, 4), None), "y": HALVES}, "cannot be read"),
+        ({"x": zeros(8, 4, 4), "y": np.array([None] * 8)}, "cannot be read"),
+        ({"x": zeros(8, 4, 4) + 1j, "y": HALVES}, "complex"),
+        ({"x": np.full((8, 4, 4), "a"), "y": HALVES}, "<U1"),
+        ({"x": zeros(8, 4, 4), "y": np.zeros(8)}, "only one class"),
+        ({"x": zeros(8, 4, 4), "y": np.array([0] * 7 + [5])}, "class '5' has too few images"),
+        ({"x": zeros(8, 4, 4), "y": np.arange(8)}, "too few images"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_bad_npz_is_refused_by_name(save, arrays, fragment):
+    file = save(**arrays)
+    message = refusal_of(file)
+    assert f"data={file}" in message
+    assert fragment in message
+
+
+def test_values_that_float32_cannot_hold_are_refused(save):
+    file = save(x=with_value(1e300), y=HALVES)
+    assert f"data={file}" in refusal_of(file)
+
+
+def test_a_truncated_npz_is_refused(save):
+    file = save(x=zeros(50, 8, 8), y=np.arange(50) % 2)
+    content = file.read_bytes()
+    for length in (0, 10, len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:length])
+        assert f"data={file}: cannot be read" in refusal_of(file)
+
+
+def test_an_npz_with_damaged_bytes_is_read_or_refused(tmp_path):
+    file = tmp_path / "damaged.npz"
+    rng = np.random.default_rng(0)
+    np.savez_compressed(file, x=rng.integers(0, 255, (50, 8, 8)), y=np.arange(50) % 2)
+    content = np.frombuffer(file.read_bytes(), dtype=np.uint8)
+    refused = 0
+    for _ in range(40):
+        damaged = content.copy()
+        damaged[rng.integers(0, len(content), 3)] ^= 0x55
+        file.write_bytes(damaged.tobytes())
+        try:
+            read_npz(file)
+        except ValueError as error:
+            assert f"data={file}" in str(error)
+            refused += 1
+    assert refused > 20
+
+
+def test_text_called_npz_is_refused(tmp_path):
+    file = tmp_path / "text.npz"
+    file.write_text("these are no arrays\n")
+    assert f"data={file}: cannot be read" in refusal_of(file)
+
+
+def test_a_single_array_called_npz_is_refused(tmp_path):
+    with (tmp_path / "array.npz").open("wb") as file:
+        np.save(file, zeros(8, 4, 4))
+    assert "array.npz" in refusal_of(tmp_path / "array.npz")
+
+
+# --- image folders
+
+
+def write_image(file, array, mode=None):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(file) if mode is None else Image.fromarray(array).convert(mode).save(file)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of two classes with ten images each, all of one grey level: 0 to 9, and 100 to 109."""
+    root = tmp_path / "photos"
+    for name, level in (("bird", 0), ("ant", 100)):
+        for i in range(10):
+            write_image(root / name / f"{i}.png", np.full((8, 6), level + i, dtype=np.uint8))
+    return root
+
+
+def test_grey_images_stay_grey(photos):
+    raw = read_folder(photos)
+    assert raw.x.dtype == np.uint8
+    assert raw.x.shape == (20, 1, 8, 6)
+    assert raw.classes == ("ant", "bird")
+    assert sorted(zip(raw.x[:, 0, 0, 0].tolist(), raw.y.tolist(), strict=True)) == [
+        *((i, 1) for i in range(10)),
+        *((100 + i, 0) for i in range(10)),
+    ]
+
+
+def test_a_folder_is_split_like_any_data(photos):
+    data = load(photos)
+    assert [len(part.y) for part in parts(data)] == [12, 4, 4]
+    assert data.input_shape == (1, 8, 6)
+    for part in parts(data):
+        assert np.bincount(part.y).min() == np.bincount(part.y).max()
+
+
+def test_one_colour_image_makes_all_of_them_colour(photos):
+    colour = np.zeros((8, 6, 3), dtype=np.uint8)
+    colour[:, :] = (10, 20, 30)
+    write_image(photos / "bird" / "colour.png", colour)
+    raw = read_folder(photos)
+    assert raw.x.shape == (21, 3, 8, 6)
+    assert [10, 20, 30] in raw.x[:, :, 0, 0].tolist()
+    assert [105, 105, 105] in raw.x[:, :, 0, 0].tolist()
+
+
+def test_every_image_is_brought_to_the_most_common_size(photos):
+    write_image(photos / "ant" / "large.png", np.full((32, 64), 77, dtype=np.uint8))
+    write_image(photos / "ant" / "small.png", np.full((2, 2), 66, dtype=np.uint8))
+    raw = read_folder(photos)
+    assert raw.x.shape == (22, 1, 8, 6)
+    means = raw.x.mean(axis=(1, 2, 3))
+    assert 77 in means
+    assert 66 in means
+
+
+def test_large_images_become_224_square(tmp_path):
+    for name in ("a", "b"):
+        write_image(tmp_path / name / "photo.png", np.full((300, 250, 3), 9, dtype=np.uint8))
+    assert read_folder(tmp_path).x.shape == (2, 3, 224, 224)
+
+
+@pytest.mark.parametrize("form", ["L", "RGB", "RGBA", "P", "LA", "1"])
+def test_every_kind_of_image_is_read(tmp_path, form):
+    for name, level in (("a", 0), ("b", 255)):
+        write_image(tmp_path / name / "image.png", np.full((8, 8), level, dtype=np.uint8), form)
+    raw = read_folder(tmp_path)
+    assert raw.x.shape == (2, 1 if form in ("L", "LA", "1") else 3, 8, 8)
+    assert [raw.x[0].max(), raw.x[1].min()] == [0, 255]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "bmp", "gif", "tif", "webp", "ppm"])
+def test_every_common_file_format_is_read(tmp_path, suffix):
+    for name in ("a", "b"):
+        write_image(tmp_path / name / "deep" / f"image.{suffix}", np.full((8, 8, 3), 200, dtype=np.uint8))
+    raw = read_folder(tmp_path)
+    assert raw.x.shape == (2, 3, 8, 8)
+    assert np.abs(raw.x.astype(int) - 200).max() <= 3
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_images_keep_their_contrast(tmp_path, suffix):
+    levels = np.array([[0, 257], [32896, 65535]], dtype=np.uint16).repeat(4, 0).repeat(4, 1)
+    for name in ("a", "b"):
+        write_image(tmp_path / name / f"image.{suffix}", levels)
+    raw = read_folder(tmp_path)
+    assert raw.x.shape == (2, 1, 8, 8)
+    assert raw.x[0, 0, ::4, ::4].tolist() == [[0, 1], [128, 255]]
+
+
+def test_big_endian_16_bit_images_are_grey_too(tmp_path):
+    levels = np.full((8, 8), 32896, dtype=">u2")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.frombytes("I;16B", (8, 8), levels.tobytes()).save(tmp_path / name / "image.tif")
+    raw = read_folder(tmp_path)
+    assert raw.x.shape == (2, 1, 8, 8)
+    assert (raw.x == 128).all()
+
+
+def test_images_of_floats_do_not_silently_lose_their_contrast(tmp_path):
+    for name in ("a", "b"):
+        write_image(tmp_path / name / "image.tif", np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
+    try:
+        raw = read_folder(tmp_path)
+    except ValueError as error:
+        assert "image.tif" in str(error)
+    else:
+        assert len(np.unique(raw.x)) > 10
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_an_image_that_cannot_be_read_is_named(photos, share, suffix):
+    file = photos / "ant" / f"broken.{suffix}"
+    write_image(file, np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8))
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    message = refusal_of(photos)
+    assert str(file) in message
+    assert "cannot be read" in message
+
+
+def test_text_called_png_is_named(photos):
+    (photos / "bird" / "notes.png").write_text("no pixels here")
+    assert str(photos / "bird" / "notes.png") in refusal_of(photos)
+
+
+def test_other_files_and_hidden_ones_are_passed_over(photos):
+    (photos / "readme.txt").write_text("about")
+    (photos / "ant" / "notes.txt").write_text("about")
+    (photos / "ant" / "._0.png").write_text("metadata")
+    (photos / ".cache").mkdir()
+    raw = read_folder(photos)
+    assert (len(raw.y), raw.classes) == (20, ("ant", "bird"))
+
+
+def test_a_class_without_images_is_named(photos):
+    (photos / "cow").mkdir()
+    (photos / "cow" / "notes.txt").write_text("none yet")
+    message = refusal_of(photos)
+    assert f"data={photos}" in message
+    assert "'cow'" in message
+
+
+def test_a_class_with_one_image_is_named(photos):
+    write_image(photos / "cow" / "0.png", np.zeros((8, 6), dtype=np.uint8))
+    assert "class 'cow' has too few images" in refusal_of(photos)
+
+
+def test_a_folder_without_folders_is_refused(tmp_path):
+    write_image(tmp_path / "loose.png", np.zeros((8, 8), dtype=np.uint8))
+    message = refusal_of(tmp_path)
+    assert f"data={tmp_path}" in message
+    assert "one folder of images a class" in message
+
+
+def test_a_folder_with_one_class_is_refused(tmp_path):
+    for i in range(5):
+        write_image(tmp_path / "lonely" / f"{i}.png", np.zeros((8, 8), dtype=np.uint8))
+    message = refusal_of(tmp_path)
+    assert f"data={tmp_path}" in message
+    assert "only one class" in message
+    assert "lonely" in message
+
+
+# --- torchvision
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "shape", "sizes"),
+    [("fashion_mnist", (1, 28, 28), [48_000, 12_000, 10_000]), ("cifar10", (3, 32, 32), [40_000, 10_000, 10_000])],
+)
+def test_torchvision_data_sets(name, shape, sizes):
+    data = load(name, root=Path(DATA_ROOT) / "images")
+    assert data.input_shape == shape
+    assert [len(part.y) for part in parts(data)] == sizes
+    for part in parts(data):
+        assert part.x.dtype == torch.uint8
+        assert (torch.bincount(part.y) == len(part.y) // 10).all()
+    assert len(set(data.classes)) == 10
+    assert data.augmentation.flip
+
+
+@needs_data
+def test_cifar10_images_have_their_labels_and_orientation():
+    from torchvision.datasets import CIFAR10
+
+    root = Path(DATA_ROOT) / "images"
+    official, test = CIFAR10(str(root), train=False), load("cifar10", root=root).test
+    for i in (0, 123, 9999):
+        picture, label = official[i]
+        assert np.array_equal(test.x[i].permute(1, 2, 0).numpy(), np.asarray(picture))
+        assert int(test.y[i]) == label
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    tried = []
+
+    def refuse(request, *_, **__):
+        tried.append(getattr(request, "full_url", request))
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    return tried
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("mnist", ["MNIST/raw/train-images-idx3-ubyte", "MNIST/raw/t10k-labels-idx1-ubyte"]),
+        ("fashion_mnist", ["FashionMNIST/raw/train-images-idx3-ubyte", "FashionMNIST/raw/t10k-labels-idx1-ubyte"]),
+        ("cifar10", [f"cifar-10-batches-py/{file}" for file in ("data_batch_1", "test_batch", "batches.meta")]),
+        ("cifar100", [f"cifar-100-python/{file}" for file in ("train", "test", "meta")]),
+    ],
+)
+def test_missing_files_are_named_where_they_cannot_be_downloaded(tmp_path, no_network, name, files):
+    message = refusal_of(name, root=tmp_path)
+    assert f"data_root={tmp_path}" in message
+    assert [file for file in files if file not in message] == []
+    assert 1 <= len(no_network) <= 4
+
+
+@pytest.mark.parametrize("root", ["~no_such_user_of_nas/images", "file.txt"])
+def test_an_impossible_data_root_is_refused(tmp_path, no_network, monkeypatch, root):
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").write_text("no folder")
+    assert "data_root=" in refusal_of("mnist", root=root)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(100), b"no images"], ids=["empty", "zeros", "text"])
+def test_damaged_torchvision_files_are_refused_by_name(tmp_path, no_network, content):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        for kind in ("images-idx3", "labels-idx1"):
+            (raw / f"{part}-{kind}-ubyte").write_bytes(content)
+    message = refusal_of("fashion_mnist", root=tmp_path)
+    assert f"data_root={tmp_path}" in message
+    assert "train-images-idx3-ubyte" in message
