@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nas.config import SearchConfig, allowed_values, leaves, validate
+from nas.config import SearchConfig, allowed_values, leaves, user_path, validate
 
 # Names that belong to one run and are not taken over when its config.yaml is run again.
 OF_ONE_RUN = ("run", "resume")
@@ -28,7 +28,7 @@ def settings_from_words(words: Sequence[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not equals:
             raise ValueError(f"{word!r} is not allowed; allowed: key=value (see --help)")
-        settings[key] = _parse(key, text)
+        settings[key] = parse_value(key, text)
     return settings
 
 
@@ -77,7 +77,13 @@ def help_text() -> str:
     )
 
 
-def _parse(key: str, text: str) -> Any:
+def parse_value(key: str, text: str) -> Any:
+    """What a word's text stands for: text for words (`run=007`), YAML for all else; `none` for nothing."""
+    kind = str(leaves(SearchConfig())[key][0].type) if key in leaves(SearchConfig()) else ""
+    if "None" in kind and text in ("none", "null", ""):
+        return None
+    if kind.startswith("str"):
+        return text
     try:
         value = OmegaConf.from_dotlist([f"value={text}"])["value"]
     except Exception as error:  # OmegaConf hands through whatever its YAML parser raises
@@ -88,7 +94,7 @@ def _parse(key: str, text: str) -> Any:
 def _flatten(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             flat |= _flatten(value, f"{prefix}{key}.")
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             flat |= _flatten(dataclasses.asdict(value), f"{prefix}{key}.")
@@ -99,12 +105,15 @@ def _flatten(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 def _read(file: str) -> Mapping[Any, Any]:
     try:
-        loaded = OmegaConf.load(Path(file).expanduser())
+        loaded = OmegaConf.load(user_path("config", file))
     except Exception as error:  # as in _parse
         raise ValueError(f"config={file} cannot be read: {_first_line(error)}") from None
     if not isinstance(loaded, DictConfig):
         raise ValueError(f"config={file} is not a mapping of settings")
-    container = OmegaConf.to_container(loaded)
+    try:
+        container = OmegaConf.to_container(loaded, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"config={file}: {error.full_key}: {_first_line(error)}") from None
     assert isinstance(container, dict)
     return container
 
@@ -123,11 +132,13 @@ def _merge(base: Any, flat: Mapping[str, Any]) -> Any:
                 raise ValueError
             if isinstance(default, list) and isinstance(value, str):
                 raise ValueError
+            if isinstance(value, str) and (not value or "${" in value or value == "???"):
+                raise ValueError  # to OmegaConf, references and missing values
             nested: Any = list(value) if isinstance(value, tuple) else value
             for part in reversed(key.split(".")):
                 nested = {part: nested}
             base = OmegaConf.merge(base, nested)
-        except (OmegaConfBaseException, ValueError):
+        except (OmegaConfBaseException, ValueError, TypeError):
             allowed = allowed_values(each)
             wanted = kind.replace(" | None", "") + (f", {allowed}" if allowed else "")
             raise ValueError(f"{key}={value} is not allowed; allowed: {wanted}") from None

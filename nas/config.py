@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -143,6 +144,21 @@ def allowed_values(each: dataclasses.Field[Any]) -> str | None:
     if "low" in limits:
         return f"{limits['low']:,} to {limits['high']:,}"
     return None
+
+
+def user_path(key: str, text: str | Path) -> Path:
+    """The path that a person wrote, `~` resolved.
+
+    Raises:
+        ValueError: the home of an unknown user, or nothing at all.
+    """
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{key}={text} is not allowed: {error}") from None
+    if not str(text):
+        raise ValueError(f"{key} is empty; allowed: a path")
+    return path
 
 
 def seconds(key: str, text: str | None) -> float | None:

@@ -24,8 +24,9 @@ def count(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[int, i
         (params, macs).
     """
     probe = copy.deepcopy(network).to("meta").eval()
+    dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        probe(torch.empty(1, *input_shape, device="meta"))
+        probe(torch.empty(1, *input_shape, device="meta", dtype=dtype))
     params = sum(parameter.numel() for parameter in network.parameters())
     return params, counter.get_total_flops() // 2

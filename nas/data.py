@@ -12,7 +12,8 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from nas.data_files import RawImages, read_folder, read_npz
+from nas.config import user_path
+from nas.data_files import RawImages, first_line, read_folder, read_npz
 
 TEST_SHARE = 0.2  # of data that comes without a test set
 TEST_SEED = 0  # the test set must not change with the seed of a search
@@ -101,25 +102,24 @@ def load_data(data: str, root: str, val_share: float, seed: int) -> ImageData:
         ValueError: an unknown name, a path that does not exist, files that cannot be read, one class only,
             or classes with too few images to split.
     """
-    path = Path(data).expanduser()
+    path = user_path("data", data)
     if data in DATASETS:
-        raw = DATASETS[data](Path(root).expanduser().resolve())
+        raw = DATASETS[data](user_path("data_root", root).resolve())
     elif path.suffix == ".npz" or path.is_dir():
         raw = _split_off_test(read_folder(path) if path.is_dir() else read_npz(path), data)
     else:
         known = ", ".join(DATASETS)
         raise ValueError(f"data={data} is neither a known data set nor an existing folder or .npz; known: {known}")
     train, validation = _stratified(raw.x, raw.y, raw.classes, val_share, seed, f"data={data}, val_share={val_share}")
-    sample = train.x.double()
-    std = sample.std(dim=(0, 2, 3))
+    mean, std = _mean_and_std(train.x)
     return ImageData(
         name=data,
         train=train,
         validation=validation,
         test=Images(torch.from_numpy(raw.x_test), torch.from_numpy(raw.y_test)),
         classes=raw.classes,
-        mean=tuple(sample.mean(dim=(0, 2, 3)).tolist()),
-        std=tuple(torch.where(std > 0, std, torch.ones_like(std)).tolist()),
+        mean=mean,
+        std=std,
         augmentation=Augmentation(raw.shift, raw.flip),
     )
 
@@ -182,13 +182,14 @@ def _open_or_download(kind: Any, root: Path, train: bool) -> Any:
     try:
         return kind(root=str(root), train=train, download=False)
     except RuntimeError:
-        pass
+        pass  # what torchvision raises for files that are not there
+    except Exception as error:  # what damaged files raise is whatever their parser stumbles over
+        raise ValueError(f"data_root={root}: {_wanted_files(kind)} cannot be read: {first_line(error)}") from None
     try:
         return kind(root=str(root), train=train, download=True)
     except (OSError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"data_root={root} lacks {_wanted_files(kind)}, and they cannot be downloaded ({reason}); "
+            f"data_root={root} lacks {_wanted_files(kind)}, and they cannot be downloaded ({first_line(error)}); "
             "put them there, or point data_root to them"
         ) from None
 
@@ -197,13 +198,26 @@ def _wanted_files(kind: Any) -> str:
     if hasattr(kind, "resources"):
         names = [f"{kind.__name__}/raw/{name}" for name, _ in kind.resources]
     else:
-        names = [f"{kind.base_folder}/{name}" for name, _ in [*kind.train_list, *kind.test_list]]
+        listed = [name for name, _ in [*kind.train_list, *kind.test_list]] + [kind.meta["filename"]]
+        names = [f"{kind.base_folder}/{name}" for name in listed]
     return ", ".join(names)
 
 
 def _channels_first(images: Tensor | np.ndarray) -> np.ndarray:
     array = np.asarray(images)
     return np.ascontiguousarray(array[:, None] if array.ndim == 3 else array.transpose(0, 3, 1, 2))
+
+
+def _mean_and_std(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (1 where it is 0) by channel, in pieces: a copy in float64 may not fit."""
+    pixels = x[:, 0].numel()
+    mean = sum(part.sum(dim=(0, 2, 3), dtype=torch.float64) for part in x.split(1000)) / pixels
+    assert isinstance(mean, Tensor)
+    centred = mean.reshape(1, -1, 1, 1)
+    variance = sum(((part - centred) ** 2).sum(dim=(0, 2, 3)) for part in x.split(1000)) / max(1, pixels - 1)
+    assert isinstance(variance, Tensor)
+    std = torch.where(variance > 0, variance.sqrt(), torch.ones_like(variance))
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def _split_off_test(raw: RawImages, data: str) -> Source:
@@ -217,16 +231,24 @@ def _split_off_test(raw: RawImages, data: str) -> Source:
 def _stratified(
     x: np.ndarray, y: np.ndarray, classes: tuple[str, ...], share: float, seed: int, what: str
 ) -> tuple[Images, Images]:
-    counts = [int((y == label).sum()) for label in range(len(classes))]
     if len(classes) < 2:
         raise ValueError(f"{what}: there is only one class ({', '.join(classes)}); allowed: two or more")
+    counts = [int((y == label).sum()) for label in range(len(classes))]
     if min(counts) < 2:
-        raise ValueError(f"{what}: class {classes[counts.index(min(counts))]!r} has too few images to split")
+        raise _too_few(what, classes, counts)
     try:
         kept, held_out = train_test_split(np.arange(len(y)), test_size=share, random_state=seed, stratify=y)
     except ValueError as error:
-        raise ValueError(f"{what}: cannot be split: {error}") from None
+        raise ValueError(f"{what}: cannot be split: {first_line(error)}") from None
+    for part in (kept, held_out):
+        if len(np.unique(y[part])) < len(classes):
+            raise _too_few(what, classes, counts)
     return _subset(x, y, np.sort(kept)), _subset(x, y, np.sort(held_out))
+
+
+def _too_few(what: str, classes: tuple[str, ...], counts: list[int]) -> ValueError:
+    least = counts.index(min(counts))
+    return ValueError(f"{what}: class {classes[least]!r} has too few images to split: {counts[least]}")
 
 
 def _subset(x: np.ndarray, y: np.ndarray, index: np.ndarray) -> Images:

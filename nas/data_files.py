@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,19 +38,20 @@ def read_npz(path: Path) -> RawImages:
             x, y = file["x"], file["y"]
     except KeyError as error:
         raise ValueError(f"{where}: {error.args[0]}; allowed: arrays named x and y") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{where}: cannot be read: {error}") from None
+    except Exception as error:  # a damaged archive raises whatever its parts raise: zlib, zipfile, numpy
+        raise ValueError(f"{where}: cannot be read as .npz: {first_line(error)}") from None
     if x.ndim not in (3, 4) or 0 in x.shape or (x.ndim == 4 and x.shape[3] > 64):
         raise ValueError(f"{where}: x of shape {x.shape} is not allowed; allowed: (N, H, W) or (N, H, W, C)")
     if y.shape != (len(x),):
         raise ValueError(f"{where}: y of shape {y.shape} is not allowed; allowed: ({len(x)},), one label an image")
     if x.dtype.kind not in "buif" or y.dtype.kind not in "buifUS":
         raise ValueError(f"{where}: x is {x.dtype}, y is {y.dtype}; allowed: numbers (y: or words)")
-    if not np.isfinite(x).all() or (y.dtype.kind == "f" and not np.isfinite(y).all()):
-        raise ValueError(f"{where}: NaN or infinite values are not allowed")
     names, labels = np.unique(y, return_inverse=True)
     byte = x.dtype.kind in "bui" and x.min() >= 0 and x.max() <= 255
-    x = x.astype(np.uint8 if byte else np.float32)
+    with np.errstate(over="ignore"):
+        x = x.astype(np.uint8 if byte else np.float32)
+    if not np.isfinite(x).all() or (y.dtype.kind == "f" and not np.isfinite(y).all()):
+        raise ValueError(f"{where}: NaN, infinite or larger than float32 values are not allowed")
     x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
     return RawImages(np.ascontiguousarray(x), labels.astype(np.int64), tuple(str(name) for name in names.tolist()))
 
@@ -88,6 +88,11 @@ def read_folder(path: Path) -> RawImages:
     return RawImages(x, labels, tuple(folder.name for folder in folders))
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def _image_files(folder: Path) -> list[Path]:
     return sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
 
@@ -96,7 +101,9 @@ def _header(file: Path) -> tuple[tuple[int, int], bool]:
     """((width, height), is it grey) of an image file."""
     try:
         with Image.open(file) as image:
-            return image.size, image.mode in ("1", "L", "LA", "I", "I;16", "F")
+            if image.mode == "F":
+                raise ValueError("floating-point pixels have no known range; allowed: 8 or 16 bits")
+            return image.size, image.mode in ("1", "L", "LA") or image.mode.startswith("I")
     except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"data: image {file} cannot be read: {error}") from None
 

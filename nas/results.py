@@ -19,10 +19,26 @@ from nas.trial import TrialRecord
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = (
-    "trial", "arch_id", "deploy_id", "state", "reason", "accuracy", "error", "latency_ms", "latency_iqr_ms",
-    "params", "macs", "train_params", "epochs", "train_s", "remeasured", "on_front", "test_accuracy",
-)  # fmt: skip
+# The columns of a trial table, before those of the space's choices, and their types.
+COLUMNS = {
+    "trial": "int64",
+    "arch_id": "str",
+    "deploy_id": "str",
+    "state": "str",
+    "reason": "str",
+    "accuracy": "float64",
+    "error": "float64",
+    "latency_ms": "float64",
+    "latency_iqr_ms": "float64",
+    "params": "Int64",
+    "macs": "Int64",
+    "train_params": "Int64",
+    "epochs": "int64",
+    "train_s": "float64",
+    "remeasured": "bool",
+    "on_front": "bool",
+    "test_accuracy": "float64",
+}
 
 
 @dataclass(frozen=True)
@@ -104,10 +120,9 @@ def trial_table(records: Sequence[TrialRecord], config: SearchConfig) -> pd.Data
     ]
     table = pd.DataFrame(rows)
     choices = [column for column in table.columns if column not in COLUMNS]
-    table = table.reindex(columns=[*COLUMNS, *choices])
-    numbers = ("accuracy", "error", "latency_ms", "latency_iqr_ms", "train_s", "test_accuracy")
-    table = table.astype(dict.fromkeys(numbers, "float64"))
-    return table.astype(dict.fromkeys(("params", "macs", "train_params"), "Int64"))
+    table = table.reindex(columns=[*COLUMNS, *choices]).astype(COLUMNS)
+    # Whole numbers stay whole where only some trials had the choice.
+    return table.astype({name: table[name].convert_dtypes().dtype for name in choices})
 
 
 def front_table(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
@@ -119,7 +134,7 @@ def front_table(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame
 def plot_front(trials: pd.DataFrame, objectives: Sequence[str] = ("error", "latency_ms"), title: str = "") -> Figure:
     """The completed trials and their front over the first two objectives, as a figure.
 
-    The front is drawn as the stairs that it is: between two networks, nothing better was found.
+    A front of two objectives is drawn as the stairs that it is: between two networks, nothing better was found.
     """
     from matplotlib.figure import Figure
 
@@ -131,7 +146,8 @@ def plot_front(trials: pd.DataFrame, objectives: Sequence[str] = ("error", "late
     axes.scatter(done[x_name], done[y_name], s=18, color="#9aa5b1", label=f"{len(done)} trained networks")
     if len(front):
         label = f"Pareto front, {len(front)} networks"
-        axes.step(front[x_name], front[y_name], where="post", color="#c2410c", linewidth=1.2)
+        if len(objectives) == 2:
+            axes.step(front[x_name], front[y_name], where="post", color="#c2410c", linewidth=1.2)
         axes.scatter(front[x_name], front[y_name], s=34, color="#c2410c", zorder=3, label=label)
     values = done[x_name].to_numpy(dtype=float)
     if len(values) and values.min() > 0 and values.max() / values.min() > 20:

@@ -12,17 +12,28 @@ from nas.stage import Stage
 
 
 def check_head(space: SearchSpace) -> None:
-    """Every network ends with its one classifier."""
-    for i, stage in enumerate(space.stages):
-        last = i == len(space.stages) - 1
-        if ("classifier" in stage.block.options) != last or (
-            last and (stage.block.options != ("classifier",) or stage.depth.options != (1,))
-        ):
-            raise ValueError(f"{stage.name}.block: the last block of the head is 'classifier', and no other is")
+    """Holds that every network ends with its one classifier.
+
+    Raises:
+        ValueError: it does not; the message names the place in the file.
+    """
+    *before, last = space.stages
+    for stage in before:
+        if "classifier" in stage.block.options:
+            raise ValueError(f"{stage.where}.block: 'classifier' is allowed as the last block of the head only")
+    if last.block.options != ("classifier",):
+        names = ", ".join(map(str, last.block.options))
+        raise ValueError(f"{last.where}.block: {names} is not allowed; the last block of the head is 'classifier'")
+    if last.depth.options != (1,):
+        raise ValueError(f"{last.where}.depth: {list(last.depth.options)} is not allowed; there is 1 classifier")
 
 
 def check_channels(space: SearchSpace) -> None:
-    """Holds groups against channels for every combination that the space can make."""
+    """Holds groups against channels for every combination that the space can make.
+
+    Raises:
+        ValueError: groups that do not divide; the message names the place in the file.
+    """
     shaping = {
         choice.shared
         for stage in space.stages
@@ -51,7 +62,7 @@ def _leaving(stage: Stage, in_channels: int, shared: Mapping[str, Value]) -> set
         try:
             block.check(in_channels)
         except ValueError as error:
-            raise ValueError(f"{stage.name}: {error}") from None
+            raise ValueError(f"{stage.where}: {error}") from None
         leaving.add(block.output_channels(in_channels))
     return leaving
 

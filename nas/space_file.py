@@ -18,6 +18,7 @@ import yaml
 from nas.architecture import Architecture, architecture_from_json
 from nas.block_fields import FieldRule
 from nas.blocks import BLOCK_SCHEMAS, block_schema, rules
+from nas.config import user_path
 from nas.space import SearchSpace
 from nas.space_check import check_channels, check_head
 from nas.stage import Choice, Stage
@@ -39,7 +40,7 @@ def load_space(name_or_path: str | Path) -> SearchSpace:
         words = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"space={name_or_path}: cannot be read: {error}") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     try:
         return _parse_space(words, path)
@@ -92,8 +93,7 @@ def _find(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     if text in space_names() or (text.removeprefix("zoo/") in zoo_names() and text.startswith("zoo/")):
         return _shipped() / f"{text}.yaml"
-    path = Path(text).expanduser()
-    if path.is_file():
+    if text and (path := user_path("space", text)).is_file():
         return path.resolve()
     raise ValueError(f"space={text}: no such space or file; known: {', '.join(space_names())}, or a path to a YAML")
 
@@ -105,6 +105,9 @@ def _parse_space(words: Any, path: Path) -> SearchSpace:
     shared = words.get("choices") or {}
     if not isinstance(shared, dict):
         raise ValueError(f"choices: {shared!r} is not allowed; allowed: a mapping of names to lists")
+    for name in shared:
+        if not str(name).isidentifier():  # other parameters have dots in their names
+            raise ValueError(f"choices.{name}: this name is not allowed; allowed: letters, digits and _")
     raw_options = {str(name): _raw_options(raw, f"choices.{name}") for name, raw in shared.items()}
     stages = []
     for part in ("stem", "stages", "head"):
@@ -120,8 +123,8 @@ def _parse_space(words: Any, path: Path) -> SearchSpace:
             raise ValueError(f"choices.{name}: no stage refers to it; write {{shared: {name}}} where it decides")
     space = SearchSpace(
         name=path.stem,
-        description=str(words.get("description", "")).strip(),
-        source=str(words.get("source", "")).strip(),
+        description=str(words.get("description") or "").strip(),
+        source=str(words.get("source") or "").strip(),
         shared={name: used[name] for name in raw_options},
         stages=tuple(stages),
         path=path,
@@ -151,13 +154,11 @@ def _parse_stage(words: Any, where: str, prefix: str, part: str, shared: Mapping
         settings[name] = {f: _parse_choice(raw, known[f], f, where, shared) for f, raw in common.items()}
         for field, raw in own.items():
             choice = _parse_choice(raw, known[field], f"{name}.{field}", where, shared)
-            if block.per_block and len(choice.options) > 1 and not (choice.per_block or choice.shared):
-                raise ValueError(f"{where}.{choice.key}: a choice under a per-block 'block' is {{per_block: [...]}}")
             settings[name][field] = choice
         for field in block_schema(name).required_fields():
             if field not in settings[name]:
                 raise ValueError(f"{where}.{field}: missing; allowed: {known[field].allowed}")
-    return Stage(name=prefix, part=part, depth=depth, block=block, settings=settings)
+    return Stage(name=prefix, part=part, where=where, depth=depth, block=block, settings=settings)
 
 
 def _parse_choice(raw: Any, rule: FieldRule, key: str, where: str, shared: Mapping[str, list[Any]]) -> Choice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Stage:
     Attributes:
         name: prefix of its parameters: stem1, stage2, head1, ...
         part: `stem`, `stages` or `head`.
+        where: its place in the file, e.g. `stages[0]`.
         depth: number of blocks; 0 leaves the stage out.
         block: names of block schemas.
         settings: for each block name, a choice for each field that the file mentions.
@@ -47,6 +49,7 @@ class Stage:
 
     name: str
     part: str
+    where: str
     depth: Choice
     block: Choice
     settings: Mapping[str, Mapping[str, Choice]]
@@ -72,22 +75,39 @@ class Stage:
         """Number of ways to make this stage's own choices, given the shared ones."""
         depths = (shared[self.depth.shared],) if self.depth.shared else self.depth.options
         names = (shared[self.block.shared],) if self.block.shared else self.block.options
-
-        def ways(name: Value, per_block: bool, first: bool = True) -> int:
-            fields = self.settings[str(name)].items()
-            own = (c for f, c in fields if not c.shared and c.per_block == per_block and (first or f != "stride"))
-            return math.prod(len(choice.options) for choice in own)
-
-        def chain(names: tuple[Value, ...], depth: int) -> int:
-            each = sum(ways(name, True, first=False) for name in names)
-            return sum(ways(name, True) for name in names) * each ** (depth - 1)
-
+        most = len(names) if self.block.per_block else 1
+        used_sets = [used for size in range(1, most + 1) for used in itertools.combinations(map(str, names), size)]
         total = 0
         for depth in map(int, depths):
             if depth == 0:
                 total += 1
-            elif self.block.per_block:  # the loader lets only per-block settings depend on a per-block name
-                total += ways(names[0], False) * chain(names, depth)
-            else:
-                total += sum(ways(name, False) * chain((name,), depth) for name in names)
+                continue
+            for used in used_sets:
+                once = {c.key: c.options for name in used for c in self._own(name, per_block=False)}
+                total += math.prod(map(len, once.values())) * self._chains_of_exactly(used, depth)
+        return total
+
+    def _own(self, name: str, per_block: bool) -> list[Choice]:
+        """The choices of a block name that are neither shared nor the stride."""
+        fields = self.settings[name].items()
+        return [c for f, c in fields if f != "stride" and not c.shared and c.per_block == per_block]
+
+    def _chains_of_exactly(self, used: tuple[str, ...], depth: int) -> int:
+        """Ways to make the per-block choices of `depth` blocks in which just the names `used` occur, all of them.
+
+        By inclusion and exclusion over the subsets of `used`. The first block also has the stride.
+        """
+
+        def later(name: str) -> int:
+            return math.prod(len(choice.options) for choice in self._own(name, per_block=True))
+
+        def first(name: str) -> int:
+            stride = self.settings[name].get("stride")
+            return later(name) * (len(stride.options) if stride and not stride.shared else 1)
+
+        total = 0
+        for size in range(1, len(used) + 1):
+            for subset in itertools.combinations(used, size):
+                within = sum(map(first, subset)) * sum(map(later, subset)) ** (depth - 1)
+                total += (-1) ** (len(used) - size) * within
         return total

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.command_line import config_to_yaml, make_config
-from nas.config import SearchConfig
+from nas.config import SearchConfig, user_path
 from nas.trial import Event, TrialRecord, event_from_dict, event_to_dict, records_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -37,19 +37,28 @@ class RunStore:
         check_new(runs_dir, name)
         runs_dir.mkdir(parents=True, exist_ok=True)
         draft = runs_dir / f".{name}.{os.getpid()}.tmp"
-        draft.mkdir()
-        (draft / "config.yaml").write_text(config_to_yaml(config), encoding="utf-8")
-        _write_json(draft / "environment.json", environment)
-        (draft / "weights").mkdir()
-        (draft / "events.jsonl").touch()
         try:
+            draft.mkdir()
+            (draft / "config.yaml").write_text(config_to_yaml(config), encoding="utf-8")
+            _write_json(draft / "environment.json", environment)
+            (draft / "weights").mkdir()
+            (draft / "events.jsonl").touch()
             draft.rename(runs_dir / name)
         except OSError as error:
-            shutil.rmtree(draft)
             raise ValueError(f"run={name}: {runs_dir / name} cannot be made: {error}") from None
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
         store = cls(runs_dir / name)
         store.point_latest()
         return store
+
+    def discard_if_empty(self) -> None:
+        """Removes a run in which nothing has happened yet: what failed before its first event is not kept."""
+        if (self.path / "events.jsonl").stat().st_size == 0:
+            shutil.rmtree(self.path)
+            link = self.path.parent / "latest"
+            if link.is_symlink() and not link.exists():
+                link.unlink()
 
     @classmethod
     def open(cls, path: str | Path) -> RunStore:
@@ -58,7 +67,7 @@ class RunStore:
         Raises:
             ValueError: there is no run.
         """
-        folder = Path(path).expanduser()
+        folder = user_path("run", path)
         if not (folder / "events.jsonl").is_file():
             raise ValueError(f"{folder} is not a run: it has no events.jsonl")
         return cls(folder)
@@ -152,6 +161,9 @@ def check_new(runs_dir: Path, name: str) -> None:
     """
     if not NAME.fullmatch(name) or name == "latest":
         raise ValueError(f"run={name} is not allowed; allowed: letters, digits, '.', '_' and '-' (not 'latest')")
+    latest = runs_dir / "latest"
+    if latest.exists() and not latest.is_symlink():
+        raise ValueError(f"runs_dir={runs_dir}: 'latest' in it is no link to a run; move it away")
     if (runs_dir / name).exists():
         raise ValueError(f"run={name} exists in {runs_dir}; choose another name, or continue it with resume=true")
     if runs_dir.exists() and not (runs_dir.is_dir() and os.access(runs_dir, os.W_OK)):

@@ -153,9 +153,10 @@ def event_from_dict(words: Any) -> Event:
     Raises:
         ValueError: another version, an unknown event, or missing values.
     """
-    if not isinstance(words, dict) or words.get("v") != EVENT_VERSION or words.get("event") not in EVENTS:
+    name = words.get("event") if isinstance(words, dict) and words.get("v") == EVENT_VERSION else None
+    if not isinstance(name, str) or name not in EVENTS:
         raise ValueError(f"not an event of version {EVENT_VERSION}: {json.dumps(words)[:200]}")
-    kind = EVENTS[words["event"]]
+    kind = EVENTS[name]
     values = {field.name: words[field.name] for field in dataclasses.fields(kind) if field.name in words}
     try:
         if "state" in values:
@@ -196,6 +197,15 @@ class TrialRecord:
     train_s: float = 0.0
     train_params: int | None = None
     test_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.trial < 0:
+            raise ValueError(f"trial {self.trial} is not allowed; allowed: 0 and more")
+        for accuracy in (self.accuracy, self.test_accuracy):
+            if accuracy is not None and not 0 <= accuracy <= 1:
+                raise ValueError(f"trial {self.trial}: accuracy {accuracy} is not allowed; allowed: 0 to 1")
+        if self.state is TrialState.COMPLETED and (self.accuracy is None or self.cost is None):
+            raise ValueError(f"trial {self.trial} is completed, but has no accuracy or no cost")
 
     @property
     def error(self) -> float | None:

@@ -115,7 +115,7 @@ def test_an_unknown_key_gets_a_suggestion(word, suggested):
     assert f"did you mean {suggested}?" in message
 
 
-@pytest.mark.parametrize("word", ["zzzzzzzz=1", "=3", "train=5", "train.epochs.x=3", "data=a: b"])
+@pytest.mark.parametrize("word", ["zzzzzzzz=1", "=3", "train=5", "train.epochs.x=3"])
 def test_an_unknown_key_is_refused(word):
     assert "unknown key" in refusal_of(word)
 
@@ -129,9 +129,6 @@ def test_an_unknown_key_is_refused(word):
         ("budget=true", "budget=True", "int"),
         ("budget=null", "budget=None", "int, 1 to 10,000,000"),
         ("budget=", "budget=None", "int"),
-        ("space=null", "space=None", "str"),
-        ("space=true", "space=True", "str"),
-        ("space=[a,b]", "space=['a', 'b']", "str"),
         ("resume=maybe", "resume=maybe", "bool"),
         ("train.augment=null", "train.augment=None", "bool"),
         ("train.learning_rate=fast", "train.learning_rate=fast", "float, above 0, at most 100"),
@@ -147,7 +144,7 @@ def test_a_wrong_type_is_refused_with_key_value_and_what_is_allowed(word, shown,
     assert allowed in message.partition("allowed; allowed: ")[2]
 
 
-@pytest.mark.parametrize("word", ["budget={}", "space={}", "objectives={}"])
+@pytest.mark.parametrize("word", ["budget={}", "objectives={}"])
 def test_an_empty_mapping_is_a_wrong_type_for_a_single_value(word):
     assert refusal_of(word).startswith(word.partition("=")[0])
 
@@ -196,7 +193,7 @@ def test_a_word_without_an_equals_sign_is_refused(word):
 
 
 @pytest.mark.parametrize(
-    "word", ["data=[", "data={", "data=${", "data=${nope}", "budget=!!python/object:x", "data=???"]
+    "word", ["objectives=[", "train.epochs={", "data=${", "data=${nope}", "budget=!!python/object:x", "data=???"]
 )
 def test_a_value_that_is_not_yaml_is_refused_with_key_and_value(word):
     assert refusal_of(word).startswith(f"{word} is not allowed")
@@ -221,7 +218,11 @@ def test_later_words_win():
         ("constraints.latency_ms=null", "constraints.latency_ms", None),
         ("ray.dashboard=false", "ray.dashboard", False),
         ("run=2024-01-01", "run", "2024-01-01"),
-        ("data='my photos'", "data", "my photos"),
+        ("data=my photos", "data", "my photos"),
+        ("run=007", "run", "007"),
+        ("run=1e3", "run", "1e3"),
+        ("space=true", "space", "true"),
+        ("constraints.latency_ms=none", "constraints.latency_ms", None),
         ("time_budget=90", "time_budget", "90"),
     ],
 )

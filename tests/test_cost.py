@@ -5,10 +5,12 @@ from torch import nn
 
 import nas
 from nas.architecture import Architecture
-from nas.blocks import Basic, Classifier, Conv, InvertedResidual, Reduce
+from nas.blocks import Basic, Bottleneck, Classifier, Conv, InvertedResidual, Reduce
 from nas.cost import count
 from nas.space_file import load_architecture, load_space, space_names
 from tests.helpers import randomise
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def arch_of(*blocks) -> Architecture:
@@ -60,6 +62,20 @@ CLASSES = 10
         (
             (Conv(out_channels=8), Basic(out_channels=16, expansion=0.5, stride=2)),
             [conv(3, 8, 3, 32), conv(8, 8, 3, 16), conv(8, 16, 3, 16), conv(8, 16, 1, 16), (160 + 10, 160)],
+        ),
+        (
+            (Conv(out_channels=8), Basic(out_channels=12, expansion=2, stride=2, groups=4)),
+            [
+                conv(3, 8, 3, 32),
+                conv(8, 24, 3, 16, groups=4),
+                conv(24, 12, 3, 16, groups=4),
+                conv(8, 12, 1, 16),
+                (120 + 10, 120),
+            ],
+        ),
+        (
+            (Conv(out_channels=8), Bottleneck(out_channels=8, kernel_size=5, expansion=0.5, groups=2)),
+            [conv(3, 8, 3, 32), conv(8, 4, 1, 32), conv(4, 4, 5, 32, groups=2), conv(4, 8, 1, 32), (80 + 10, 80)],
         ),
         (
             (Conv(out_channels=8), Reduce(out_channels=16, bottleneck_width=4, stride=2)),

@@ -8,6 +8,8 @@ from torch.nn.functional import batch_norm, conv2d
 from nas.fusion import add_identity, compose_pointwise, fold_batch_norm
 from tests.helpers import relative_difference
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RANDOM_SHAPES = settings(max_examples=30, deadline=None, derandomize=True)
 EXACT = 1e-12
 

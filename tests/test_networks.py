@@ -6,6 +6,10 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.mobilenetv3 import InvertedResidual as MobileNetV3Block
+from torchvision.models.mobilenetv3 import InvertedResidualConfig as MobileNetV3Config
+from torchvision.models.resnet import BasicBlock
+from torchvision.models.resnet import Bottleneck as ResnetBottleneck
 
 import nas
 from nas.architecture import Architecture
@@ -14,6 +18,7 @@ from nas.blocks import (
     BLOCK_SCHEMAS,
     Basic,
     Block,
+    Bottleneck,
     Classifier,
     Conv,
     InvertedResidual,
@@ -24,6 +29,8 @@ from nas.networks.bricks import ACTIVATIONS, FadingActivation, activation
 from nas.networks.builder import BLOCKS, build, fuse, set_fading, unfused_norms
 from nas.space_file import load_architecture, load_space, space_names, zoo_names
 from tests.helpers import randomise, relative_difference
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}
 SAMPLES = range(8)
@@ -410,7 +417,7 @@ def test_a_reduce_block_is_deployed_as_one_convolution_of_its_kernel(stride):
     assert (layers[0].kernel_size, layers[0].stride, layers[0].groups) == ((5, 5), (stride, stride), 1)
 
 
-# ---------------------------------------------------------------- MobileNetV2, held against torchvision
+# ---------------------------------------------------------------- held against torchvision
 
 
 @torch.no_grad()
@@ -426,6 +433,40 @@ def test_mobilenet_v2_is_torchvisions_function_for_function():
     assert relative_difference(reference.features(x), features(ours, x)) < 1e-5
     assert relative_difference(reference(x), ours(x)) < 1e-5
     assert relative_difference(reference(x), fuse(ours)(x)) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("block", "reference"),
+    [
+        (Basic(out_channels=16, stride=2), lambda: BasicBlock(8, 16, 2, downsample(8, 16, 2))),
+        (Basic(out_channels=8), lambda: BasicBlock(8, 8)),
+        (
+            Bottleneck(out_channels=64, stride=2, groups=4),
+            lambda: ResnetBottleneck(8, 16, 2, downsample(8, 64, 2), groups=4, base_width=16),
+        ),
+        (
+            InvertedResidual(out_channels=8, kernel_size=5, expansion=5, se_ratio=0.25, activation="hswish"),
+            lambda: MobileNetV3Block(MobileNetV3Config(8, 5, 40, 8, True, "HS", 1, 1, 1.0), nn.BatchNorm2d),
+        ),
+        (
+            InvertedResidual(out_channels=16, expansion=9, se_ratio=0.25, activation="relu", stride=2),
+            lambda: MobileNetV3Block(MobileNetV3Config(8, 3, 72, 16, True, "RE", 2, 1, 1.0), nn.BatchNorm2d),
+        ),
+    ],
+)
+def test_blocks_are_torchvisions_function_for_function(block, reference):
+    theirs = randomise(reference(), 3).eval().double()
+    stem = Conv(out_channels=8, activation="none")
+    ours = build(chain(stem, block), num_classes=2, input_shape=(3, 21, 22)).eval().double().blocks[1]
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    x = images((8, 21, 22), dtype=torch.float64)
+    assert relative_difference(theirs(x), ours(x)) < 1e-12
+    assert relative_difference(theirs(x), fuse(ours)(x)) < 1e-9
+
+
+def downsample(before: int, after: int, stride: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
 
 
 # ---------------------------------------------------------------- the builder's manners

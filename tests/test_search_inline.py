@@ -260,3 +260,13 @@ def test_all_three_other_spaces_run_on_a_users_own_files(tmp_path):
     for space in ("resnet", "reducenet"):
         run = small_search(tmp_path, run=space, space=space, data=str(tmp_path / "own.npz"), budget=1)
         assert run.trials["state"].tolist() == ["completed"]
+
+
+def test_what_fails_before_its_first_event_leaves_nothing(tmp_path, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr("nas.tune.run.run_inline", broken)
+    with pytest.raises(RuntimeError):
+        small_search(tmp_path, run="none")
+    assert not list(tmp_path.iterdir())

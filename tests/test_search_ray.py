@@ -62,3 +62,11 @@ def test_a_killed_worker_fails_its_trial_and_the_run_goes_on(cluster, tmp_path, 
     assert lost["reason"].str.startswith("worker lost").all()
     assert (run.trials["state"] == "completed").sum() == 5
     assert sum(event["event"] == "ended" for event in events_of(run)) == 6
+
+
+def test_a_run_is_resumed_through_ray(cluster, tmp_path):
+    first = small_search(tmp_path, run="more", budget=3, **RAY)
+    resumed = small_search(tmp_path, run="more", budget=6, resume=True, **RAY)
+    assert resumed.trials["trial"].tolist() == list(range(6))
+    assert proposals_of(resumed)[:3] == proposals_of(first)[:3]
+    assert resumed.trials["arch_id"].is_unique

@@ -47,7 +47,7 @@ CHANNELS = st.sampled_from([8, 16, [8, 16], {"from": 8, "to": 24, "step": 8}, {"
 KERNELS = st.sampled_from([3, [1, 3], {"per_block": [3, 5]}, {"shared": "kernel"}])
 ACTIVATIONS = st.sampled_from(["relu", ["relu", "none"], {"per_block": ["relu", "gelu"]}, {"shared": "activation"}])
 STRIDES = st.sampled_from([1, 2, [1, 2], {"per_block": [1, 2]}])
-DEPTHS = st.sampled_from([1, 2, [0, 1], [0, 2], {"from": 0, "to": 2}, {"shared": "depth"}])
+DEPTHS = st.sampled_from([1, 2, 3, [0, 1], [0, 2], {"from": 0, "to": 2}, {"shared": "depth"}])
 BLOCKS = st.sampled_from(
     [
         "conv",
@@ -60,8 +60,8 @@ BLOCKS = st.sampled_from(
     ]
 )
 OWN: dict[str, dict[str, list[Any]]] = {
-    "conv": {"groups": [2, [1, 2], {"per_block": [1, 2]}]},
-    "basic": {"expansion": [0.5, [0.5, 1], {"per_block": [0.5, 1]}]},
+    "conv": {"groups": [2, [1, 2], {"per_block": [1, 2]}], "stride": [[1, 2], {"per_block": [1, 2]}]},
+    "basic": {"expansion": [0.5, [0.5, 1], {"per_block": [0.5, 1]}], "activation": ["relu", {"shared": "activation"}]},
     "inverted_residual": {"expansion": [1, [1, 2, 3], {"per_block": [1, 2]}], "se_ratio": [[0, 0.25]]},
     "reduce": {"bottleneck_width": [1, [1, 2], {"per_block": [1, 2]}], "activation": ["none", ["relu", "none"]]},
 }
@@ -81,16 +81,8 @@ def templates(draw: st.DrawFn) -> dict[str, Any]:
     optional = {"depth": DEPTHS, "kernel_size": KERNELS, "activation": ACTIVATIONS, "stride": STRIDES}
     for key in draw(st.lists(st.sampled_from(sorted(optional)), unique=True)):
         words[key] = draw(optional[key])
-    per_block_name = isinstance(words["block"], dict) and "per_block" in words["block"]
     for name in names_in(words["block"]):
-        own = {}
-        for field, values in OWN[name].items():
-            # Under a per-block name a choice belongs to its block, and what all blocks are told is told once.
-            if per_block_name and field in words:
-                continue
-            allowed = [value for value in values if not (per_block_name and isinstance(value, list))]
-            if allowed and draw(st.booleans()):
-                own[field] = draw(st.sampled_from(allowed))
+        own = {field: draw(st.sampled_from(values)) for field, values in OWN[name].items() if draw(st.booleans())}
         if own:
             words[name] = own
     return words

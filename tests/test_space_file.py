@@ -162,10 +162,6 @@ BAD = {
         ["stages[0].kernel_size: 6", "an odd integer in [1, 31]"],
     ),
     "empty per block": (STAGE % "stride: {per_block: []}", ["stages[0].stride.per_block: []", "at least one"]),
-    "choice of a block under a per-block name": (
-        "stages: [{block: {per_block: [conv, basic]}, out_channels: 8, basic: {expansion: [1, 2]}}]\n" + HEAD,
-        ["stages[0].basic.expansion", "per_block"],
-    ),
     "unknown shared choice": (STAGE % "stride: {shared: step}", ["stages[0].stride: ", "'step' is unknown", "none"]),
     "choices no mapping": ("choices: [a]\n" + HEAD, ["choices: ['a']", "mapping"]),
     "empty shared choice": (

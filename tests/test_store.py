@@ -5,7 +5,8 @@ import pytest
 from nas.architecture import architecture_from_dict
 from nas.command_line import make_config
 from nas.store import RunStore, check_new
-from nas.trial import Ended, Priced, Proposed, Rung, Started, Tested, TrialState
+from nas.trial import Ended, Priced, Proposed, Rung, Started, TrialState
+from nas.trial import Tested as WasTested
 
 CONFIG = make_config({"space": "tiny", "budget": 7, "train.epochs": 2, "objectives": ["error", "macs"], "run": "first"})
 ENVIRONMENT = {"torch": "2.0", "threads": 2}
@@ -217,7 +218,7 @@ def test_each_event_is_one_line_with_version_and_time(store):
 def test_appending_never_rewrites_what_is_there(store):
     fill(store)
     before = log_of(store).read_bytes()
-    store.append(Tested(0, 0.5))
+    store.append(WasTested(0, 0.5))
     assert log_of(store).read_bytes().startswith(before)
 
 

@@ -72,7 +72,7 @@ class LatencyMemory:
         self._file = runs_dir / ".latency" / "latencies.jsonl"
         self._known: dict[str, RememberedLatency] = {}
         if self._file.exists():
-            for line in self._file.read_text(encoding="utf-8").splitlines():
+            for line in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
                 self._read(line)
 
     def get(self, key: LatencyKey) -> RememberedLatency | None:
@@ -85,8 +85,9 @@ class LatencyMemory:
             return
         self._known[_text(key)] = latency
         self._file.parent.mkdir(parents=True, exist_ok=True)
+        torn = self._file.exists() and not self._file.read_bytes().endswith(b"\n")
         with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**asdict(key), **asdict(latency)}) + "\n")
+            file.write("\n" * torn + json.dumps({**asdict(key), **asdict(latency)}) + "\n")
 
     def _read(self, line: str) -> None:
         """Takes in a line; a torn or foreign one is passed over, since it can only be measured again."""

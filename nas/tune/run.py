@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from nas.command_line import make_config
-from nas.config import SearchConfig, leaves, seconds
+from nas.config import SearchConfig, leaves, seconds, user_path
 from nas.data import ImageData, load_data
 from nas.latency.memory import LatencyMemory, latency_key
 from nas.objectives import get_objectives
@@ -61,8 +61,12 @@ def search(config: SearchConfig, verbose: bool = True) -> Run:
         executor = stack.enter_context(_executor(plan, view))
         store = _store(plan)
         view.say(f"space {plan.space.name}: {plan.space.size:,} encodings; data {config.data}; run {store.path}")
-        state = _state(plan, store, view)
-        executor(state, store)
+        try:
+            state = _state(plan, store, view)
+            executor(state, store)
+        except BaseException:
+            store.discard_if_empty()
+            raise
         assert state.over is not None
         finish(store, plan.job, config, state.over, view.say)
     run = Run(store.path)
@@ -81,7 +85,7 @@ def resumed_config(settings: dict[str, Any]) -> SearchConfig:
         return asked
     if not asked.run:
         raise ValueError("resume=true needs run=NAME")
-    stored = RunStore.open(Path(asked.runs_dir).expanduser() / asked.run).config()
+    stored = RunStore.open(user_path("runs_dir", asked.runs_dir) / asked.run).config()
     given = {key: value for key, (_, value) in leaves(asked).items()}
     default = {key: value for key, (_, value) in leaves(SearchConfig()).items()}
     kept = {key: value for key, (_, value) in leaves(stored).items()}
@@ -112,7 +116,7 @@ def _plan(config: SearchConfig) -> _Plan:
     timeout_s = seconds("trials.timeout", config.trials.timeout)
     get_objectives(config.objectives)
     make_sampler(config.sampler, config.seed)
-    runs_dir = Path(config.runs_dir).expanduser().resolve()
+    runs_dir = user_path("runs_dir", config.runs_dir).resolve()
     name = config.run or time.strftime("%Y-%m-%d_%H-%M-%S")
     if not config.resume:
         check_new(runs_dir, name)
