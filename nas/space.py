@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import numbers
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 from nas.architecture import Architecture
 from nas.block_fields import Value
 from nas.blocks import Block
-from nas.space_match import encodings_of
+from nas.space_match import encoding_of
 from nas.stage import Stage
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class SearchSpace:
 
     def encode(self, arch: Architecture) -> dict[str, Value] | None:
         """Choices that make `arch`, or None if the space does not contain it."""
-        return next(encodings_of(arch.blocks, self.stages, self.shared), None)
+        return encoding_of(arch.blocks, self.stages, self.shared)
 
     def contains(self, arch: Architecture) -> bool:
         """Whether some choices make this network (stage borders don't count, as in `arch_id`)."""
@@ -162,7 +163,7 @@ class SearchSpace:
 
 def random_choose(rng: random.Random | np.random.Generator | int) -> Choose:
     """A `choose` that draws uniformly; takes a seed, or Python's or NumPy's generator."""
-    source = random.Random(rng) if isinstance(rng, int) else rng
+    source = random.Random(int(rng)) if isinstance(rng, int | numbers.Integral) else rng
     return lambda name, options: options[int(source.random() * len(options))]
 
 

@@ -37,7 +37,7 @@ def load_space(name_or_path: str | Path) -> SearchSpace:
     """
     path = _find(name_or_path)
     try:
-        words = yaml.safe_load(path.read_text(encoding="utf-8"))
+        words = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeysLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"space={name_or_path}: cannot be read: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -83,6 +83,18 @@ def space_names() -> list[str]:
 def zoo_names() -> list[str]:
     """Names of the published networks that come with the package."""
     return sorted(path.stem for path in (_shipped() / "zoo").glob("*.yaml"))
+
+
+class _UniqueKeysLoader(yaml.SafeLoader):
+    """The safe loader, which also refuses a key that is written twice instead of taking the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def _shipped() -> Path:

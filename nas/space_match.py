@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from nas.block_fields import Value
 from nas.blocks import Block
 from nas.stage import Choice, Stage
 
 
-def encodings_of(
+def encoding_of(
     blocks: tuple[Block, ...], stages: tuple[Stage, ...], shared: Mapping[str, tuple[Value, ...]]
-) -> Iterator[dict[str, Value]]:
-    """All ways to divide `blocks` among `stages`, each as the choices that it takes."""
+) -> dict[str, Value] | None:
+    """The choices under which `stages` make `blocks`, or None. `blocks` are divided by trying every depth."""
+    dead: set[tuple[int, int, frozenset[tuple[str, Value]]]] = set()
 
-    def search(i: int, start: int, bound: dict[str, Value]) -> Iterator[dict[str, Value]]:
+    def search(i: int, start: int, bound: dict[str, Value]) -> dict[str, Value] | None:
         if i == len(stages):
-            if start == len(blocks):
-                # A shared choice that no block of this network asks for is free: its first option will do.
-                unused = {name: options[0] for name, options in shared.items() if len(options) > 1}
-                yield unused | bound
-            return
+            return bound if start == len(blocks) else None
+        # What a stage bound matters to later ones only where it is shared.
+        state = (i, start, frozenset((name, value) for name, value in bound.items() if name in shared))
+        if state in dead:
+            return None
         for depth in map(int, stages[i].depth.options):
             extended = dict(bound)
             if start + depth <= len(blocks) and _fits(stages[i], blocks[start : start + depth], extended):
-                yield from search(i + 1, start + depth, extended)
+                found = search(i + 1, start + depth, extended)
+                if found is not None:
+                    return found
+        dead.add(state)
+        return None
 
-    return search(0, 0, {})
+    found = search(0, 0, {})
+    # A shared choice that no block of this network asks for is free: its first option will do.
+    unused = {name: options[0] for name, options in shared.items() if len(options) > 1}
+    return None if found is None else unused | found
 
 
 def _fits(stage: Stage, run: tuple[Block, ...], bound: dict[str, Value]) -> bool:

@@ -67,7 +67,7 @@ def test_derived_files_say_what_the_events_say(run):
 
 
 def test_models_are_the_front_and_onnx_predicts_as_the_stored_weights(run):
-    data = load_data("digits", "", 0.25, 0)
+    data = load_data("digits", "unused", 0.25, 0)
     front = run.front
     assert sorted(int(path.name) for path in (run.path / "models").iterdir()) == sorted(front["trial"])
     for row in front.to_dict("records"):

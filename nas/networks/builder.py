@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -54,7 +54,8 @@ def build(arch: Architecture, *, num_classes: int, input_shape: tuple[int, int, 
     """
     if form not in ("train", "deploy"):
         raise ValueError(f"form={form!r} is not allowed; allowed: train, deploy")
-    if len(input_shape) != 3 or min(input_shape) < 1 or num_classes < 1:
+    sizes = (*input_shape, num_classes) if isinstance(input_shape, Sequence) else ()
+    if len(sizes) != 4 or not all(isinstance(size, int) and size > 0 for size in sizes):
         raise ValueError(
             f"input_shape={input_shape}, num_classes={num_classes}: (C, H, W) and classes must be positive"
         )

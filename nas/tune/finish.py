@@ -78,7 +78,7 @@ def _test(store: RunStore, job: Job, front: list[TrialRecord]) -> None:
 
 
 def _export(store: RunStore, job: Job, front: list[TrialRecord], say: Say) -> None:
-    """`models/` holds the front and nothing else; networks that are there already stay."""
+    """`models/` holds the front and nothing else, with its latest figures."""
     wanted = {str(record.trial) for record in front}
     models = store.path / "models"
     models.mkdir(exist_ok=True)
