@@ -51,6 +51,11 @@ def make_config(settings: Mapping[str, Any]) -> SearchConfig:
     return config
 
 
+def given_keys(settings: Mapping[str, Any]) -> set[str]:
+    """The dotted keys that settings name, those of a `config` file not counted."""
+    return set(_flatten(settings)) - {"config"}
+
+
 def config_to_yaml(config: SearchConfig) -> str:
     """The configuration as YAML that `config=FILE` reads back."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))

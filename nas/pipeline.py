@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -33,7 +33,7 @@ class Job:
     """What all trials of a search have in common.
 
     Attributes:
-        data: the images, on the device.
+        data: the images.
         train: the recipe.
         latency: how latency is measured.
         constraints: upper limits on costs.
@@ -49,6 +49,11 @@ class Job:
     device: str
     seed: int
     timeout_s: float | None = None
+
+    def on_device(self) -> Job:
+        """The same job with the images that trials use on its device; test images stay where they are."""
+        train, validation = self.data.train.to(self.device), self.data.validation.to(self.device)
+        return replace(self, data=replace(self.data, train=train, validation=validation))
 
 
 def judge(

@@ -42,6 +42,7 @@ class SearchSpace:
         shared: choices made once for the whole network.
         stages: templates in order, those of stem and head included.
         path: the file that it came from.
+        text: that file's text.
     """
 
     name: str
@@ -50,6 +51,7 @@ class SearchSpace:
     shared: Mapping[str, tuple[Value, ...]]
     stages: tuple[Stage, ...]
     path: Path
+    text: str
 
     def assemble(self, choose: Choose) -> Architecture:
         """Walks through the choices and returns the architecture that they make."""

@@ -37,13 +37,14 @@ def load_space(name_or_path: str | Path) -> SearchSpace:
     """
     path = _find(name_or_path)
     try:
-        words = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeysLoader)
+        text = path.read_text(encoding="utf-8")
+        words = yaml.load(text, Loader=_UniqueKeysLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"space={name_or_path}: cannot be read: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     try:
-        return _parse_space(words, path)
+        return _parse_space(words, path, text)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -110,7 +111,7 @@ def _find(name_or_path: str | Path) -> Path:
     raise ValueError(f"space={text}: no such space or file; known: {', '.join(space_names())}, or a path to a YAML")
 
 
-def _parse_space(words: Any, path: Path) -> SearchSpace:
+def _parse_space(words: Any, path: Path, text: str) -> SearchSpace:
     if not isinstance(words, dict):
         raise ValueError(f"a space is a mapping with the keys {', '.join(KEYS)}")
     _reject_unknown(words, KEYS, "")
@@ -140,6 +141,7 @@ def _parse_space(words: Any, path: Path) -> SearchSpace:
         shared={name: used[name] for name in raw_options},
         stages=tuple(stages),
         path=path,
+        text=text,
     )
     check_head(space)
     check_channels(space)

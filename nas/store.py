@@ -28,8 +28,10 @@ class RunStore:
         self.path = path.resolve()
 
     @classmethod
-    def create(cls, runs_dir: Path, name: str, config: SearchConfig, environment: dict[str, Any]) -> RunStore:
-        """A new run's folder with its configuration and environment, complete or not there at all.
+    def create(
+        cls, runs_dir: Path, name: str, config: SearchConfig, space: str, environment: dict[str, Any]
+    ) -> RunStore:
+        """A new run's folder with configuration, search space and environment, complete or not there at all.
 
         Raises:
             ValueError: a bad name, or a run of this name exists.
@@ -40,6 +42,7 @@ class RunStore:
         try:
             draft.mkdir()
             (draft / "config.yaml").write_text(config_to_yaml(config), encoding="utf-8")
+            (draft / "space.yaml").write_text(space, encoding="utf-8")
             _write_json(draft / "environment.json", environment)
             (draft / "weights").mkdir()
             (draft / "events.jsonl").touch()
@@ -84,6 +87,10 @@ class RunStore:
     def write_config(self, config: SearchConfig) -> None:
         """Replaces the configuration: a resumed run may have a larger budget."""
         _replace(self.path / "config.yaml", config_to_yaml(config))
+
+    def space_text(self) -> str:
+        """The search space's file as it was when the run began."""
+        return (self.path / "space.yaml").read_text(encoding="utf-8")
 
     def append(self, event: Event) -> None:
         """Adds an event with the time of day, and has it on disk before it returns."""

@@ -17,6 +17,7 @@ from nas.trial import Cost, Ended, Priced, Proposed, Remeasured, Started, TrialR
 from nas.trial import Tested as WasTested
 
 TWO, THREE = ("error", "latency_ms"), ("error", "latency_ms", "params")
+SPACE = "head: [{block: classifier}]\n"
 CONFIG = make_config({"space": "tiny", "run": "x"})
 
 
@@ -284,7 +285,7 @@ def test_the_picture_of_little(records, tmp_path):
 
 @pytest.fixture
 def store(tmp_path):
-    return RunStore.create(tmp_path / "runs", "x", CONFIG, {})
+    return RunStore.create(tmp_path / "runs", "x", CONFIG, SPACE, {})
 
 
 def fill(store):

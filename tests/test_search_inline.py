@@ -241,6 +241,9 @@ def test_resuming_another_search_is_refused(run, tmp_path):
     shutil.copytree(run.path, tmp_path / "one")
     with pytest.raises(ValueError, match=r"train\.epochs=3.*train\.epochs=1"):
         small_search(tmp_path, run="one", resume=True, budget=11, **{"train.epochs": 3})
+    small_search(tmp_path, run="seeded", seed=5, budget=1)
+    with pytest.raises(ValueError, match="seed=0.*seed=5"):
+        small_search(tmp_path, run="seeded", resume=True, seed=0)
     with pytest.raises(ValueError, match="not a run"):
         small_search(tmp_path, run="two", resume=True)
 
@@ -270,3 +273,19 @@ def test_what_fails_before_its_first_event_leaves_nothing(tmp_path, monkeypatch)
     with pytest.raises(RuntimeError):
         small_search(tmp_path, run="none")
     assert not list(tmp_path.iterdir())
+
+
+def test_paths_are_kept_absolute_and_a_changed_space_is_not_resumed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "own.yaml"
+    own.write_text("stages: [{block: basic, depth: [1, 2], out_channels: [8, 16]}]\nhead: [{block: classifier}]\n")
+    np.savez("own.npz", x=np.random.default_rng(0).random((60, 8, 8)), y=np.arange(60) % 3)
+    run = small_search(tmp_path / "runs", run="own", space="own.yaml", data="own.npz", budget=1)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = nas.run_search(verbose=False, config=str(run.path / "config.yaml"), run="again")
+    assert again.path == tmp_path / "runs" / "again"
+    assert proposals_of(again) == proposals_of(run)
+    own.write_text(own.read_text().replace("[8, 16]", "[8, 24]"))
+    with pytest.raises(ValueError, match="own.yaml.*space.yaml"):
+        nas.run_search(verbose=False, run="own", runs_dir=str(tmp_path / "runs"), resume=True, budget=2)

@@ -8,6 +8,7 @@ from nas.store import RunStore, check_new
 from nas.trial import Ended, Priced, Proposed, Rung, Started, TrialState
 from nas.trial import Tested as WasTested
 
+SPACE = "head: [{block: classifier}]\n"
 CONFIG = make_config({"space": "tiny", "budget": 7, "train.epochs": 2, "objectives": ["error", "macs"], "run": "first"})
 ENVIRONMENT = {"torch": "2.0", "threads": 2}
 ARCHITECTURE = architecture_from_dict(
@@ -34,7 +35,7 @@ def runs(tmp_path):
 
 @pytest.fixture
 def store(runs):
-    return RunStore.create(runs, "first", CONFIG, ENVIRONMENT)
+    return RunStore.create(runs, "first", CONFIG, SPACE, ENVIRONMENT)
 
 
 def names_in(folder):
@@ -74,7 +75,7 @@ def test_nothing_but_the_run_and_latest_is_left_in_the_runs_folder(store, runs):
 
 
 def test_folders_above_are_made(tmp_path):
-    store = RunStore.create(tmp_path / "a" / "b", "x", CONFIG, {})
+    store = RunStore.create(tmp_path / "a" / "b", "x", CONFIG, SPACE, {})
     assert store.path.is_dir()
 
 
@@ -82,7 +83,7 @@ def test_an_existing_name_is_refused_and_its_run_left_alone(store, runs):
     fill(store)
     before = log_of(store).read_bytes()
     with pytest.raises(ValueError, match=r"run=first exists"):
-        RunStore.create(runs, "first", make_config({"budget": 99}), {})
+        RunStore.create(runs, "first", make_config({"budget": 99}), SPACE, {})
     assert names_in(runs) == ["first", "latest"]
     assert log_of(store).read_bytes() == before
     assert store.config() == CONFIG
@@ -94,14 +95,14 @@ def test_an_existing_name_is_refused_and_its_run_left_alone(store, runs):
 )
 def test_a_bad_name_is_refused_and_nothing_is_made(runs, name):
     with pytest.raises(ValueError, match="run="):
-        RunStore.create(runs, name, CONFIG, {})
+        RunStore.create(runs, name, CONFIG, SPACE, {})
     assert not runs.exists()
     assert names_in(runs.parent) == []
 
 
 @pytest.mark.parametrize("name", ["x", "2024-01-31_10-00-00", "A.b_c-1", "0", "x" * 100])
 def test_a_plain_name_is_allowed(runs, name):
-    assert RunStore.create(runs, name, CONFIG, {}).name == name
+    assert RunStore.create(runs, name, CONFIG, SPACE, {}).name == name
 
 
 def test_checking_a_name_makes_nothing(runs):
@@ -112,12 +113,12 @@ def test_checking_a_name_makes_nothing(runs):
 def test_a_runs_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "runs").write_text("")
     with pytest.raises(ValueError, match="runs_dir="):
-        RunStore.create(tmp_path / "runs", "x", CONFIG, {})
+        RunStore.create(tmp_path / "runs", "x", CONFIG, SPACE, {})
 
 
 def test_an_environment_that_cannot_be_written_leaves_nothing(runs):
     with pytest.raises((TypeError, ValueError)):
-        RunStore.create(runs, "first", CONFIG, {"torch": object()})
+        RunStore.create(runs, "first", CONFIG, SPACE, {"torch": object()})
     assert not runs.exists() or names_in(runs) == []
 
 
@@ -127,14 +128,14 @@ def test_a_configuration_that_cannot_be_written_leaves_nothing(runs, monkeypatch
 
     monkeypatch.setattr("nas.store.config_to_yaml", fail)
     with pytest.raises((OSError, ValueError), match="no space left"):
-        RunStore.create(runs, "first", CONFIG, {})
+        RunStore.create(runs, "first", CONFIG, SPACE, {})
     assert not runs.exists() or names_in(runs) == []
 
 
 def test_a_folder_called_latest_does_not_leave_half_a_run(runs):
     (runs / "latest").mkdir(parents=True)
     try:
-        store = RunStore.create(runs, "first", CONFIG, ENVIRONMENT)
+        store = RunStore.create(runs, "first", CONFIG, SPACE, ENVIRONMENT)
     except ValueError:
         assert names_in(runs) == ["latest"]
     else:
@@ -173,7 +174,7 @@ def test_latest_points_to_the_newest_run(store, runs):
     link = runs / "latest"
     assert link.is_symlink()
     assert link.resolve() == store.path
-    second = RunStore.create(runs, "second", CONFIG, {})
+    second = RunStore.create(runs, "second", CONFIG, SPACE, {})
     assert link.resolve() == second.path
     assert RunStore.open(link).name == "second"
     store.point_latest()
@@ -189,7 +190,7 @@ def test_latest_survives_a_move_of_the_runs_folder(store, runs):
 def test_a_latest_that_points_nowhere_is_replaced(runs):
     runs.mkdir()
     (runs / "latest").symlink_to("gone")
-    store = RunStore.create(runs, "first", CONFIG, {})
+    store = RunStore.create(runs, "first", CONFIG, SPACE, {})
     assert (runs / "latest").resolve() == store.path
 
 

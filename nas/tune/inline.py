@@ -6,15 +6,17 @@ import torch
 
 from nas.architecture import architecture_from_dict
 from nas.deploy import save_weights
-from nas.pipeline import Job, judge
+from nas.pipeline import judge
 from nas.store import RunStore
+from nas.tune.plan import Plan
 from nas.tune.search_state import SearchState
 
 
-def run_inline(state: SearchState, job: Job, store: RunStore, threads: int) -> None:
+def run_inline(plan: Plan, state: SearchState, store: RunStore) -> None:
     """Runs trials until the search is over; Ctrl-C or the time budget leave the trial in flight unjudged."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(plan.threads)
+    job = plan.job.on_device()
     try:
         while (assignment := state.next_trial()) is not None:
             trial, arch = assignment.trial, architecture_from_dict(assignment.architecture)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from types import TracebackType
 
 import pandas as pd
@@ -107,7 +109,8 @@ class ProgressView:
         if not len(front):
             self.say("No trial completed within the constraints, so there is no front.")
         self.say(f"Run:  {store.path}  (trials.csv, pareto.csv, pareto.png, models/TRIAL/model.onnx)")
-        folder = "" if self._config.runs_dir == "runs" else f" runs_dir={self._config.runs_dir}"
+        elsewhere = store.path.parent != Path("runs").absolute()
+        folder = f" runs_dir={shlex.quote(str(store.path.parent))}" if elsewhere else ""
         more = 2 * self._config.budget
         self.say(f"Next: python -m nas.search run={store.name}{folder} resume=true budget={more}")
 

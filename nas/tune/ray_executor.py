@@ -11,8 +11,8 @@ import ray
 from ray import tune
 
 from nas.config import SearchConfig
-from nas.pipeline import Job
 from nas.store import RunStore
+from nas.tune.plan import Plan
 from nas.tune.search_state import SearchState
 from nas.tune.searcher import EventCallback, StateSearcher
 from nas.tune.trainable import ArchitectureTrainable
@@ -59,36 +59,35 @@ def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
         ray.shutdown()
 
 
-def concurrency(config: SearchConfig, gpus_per_trial: float) -> int:
+def concurrency(plan: Plan) -> int:
     """Trials at a time: as configured, else as many as the cluster's cores and GPUs hold.
 
     Raises:
         ValueError: a trial asks for more than the cluster has.
     """
-    resources = ray.cluster_resources()
-    fits = resources.get("CPU", 0.0) / config.trials.cpus
-    if gpus_per_trial:
-        fits = min(fits, resources.get("GPU", 0.0) / gpus_per_trial)
+    resources, trials = ray.cluster_resources(), plan.config.trials
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    fits = cpus / trials.cpus
+    if plan.gpus_per_trial:
+        fits = min(fits, gpus / plan.gpus_per_trial)
     if int(fits) < 1:
         raise ValueError(
-            f"trials.cpus={config.trials.cpus:g}, trials.gpus={gpus_per_trial:g}: a trial does not fit; there are "
-            f"{resources.get('CPU', 0):g} cores and {resources.get('GPU', 0):g} GPUs"
+            f"trials.cpus={trials.cpus:g}, trials.gpus={plan.gpus_per_trial:g}: a trial does not fit; there are "
+            f"{cpus:g} cores and {gpus:g} GPUs"
         )
-    return min(config.trials.concurrent or int(fits), int(fits))
+    return min(trials.concurrent or int(fits), int(fits))
 
 
-def run_with_ray(
-    state: SearchState, job: Job, store: RunStore, config: SearchConfig, threads: int, gpus_per_trial: float
-) -> None:
+def run_with_ray(plan: Plan, state: SearchState, store: RunStore) -> None:
     """Runs trials until the search is over; Ctrl-C or the time budget leave those in flight unjudged."""
     trainable = tune.with_parameters(
-        ArchitectureTrainable, job=job, weights_dir=str(store.path / "weights"), threads=threads
+        ArchitectureTrainable, job=plan.job, weights_dir=str(store.path / "weights"), threads=plan.threads
     )
-    trainable = tune.with_resources(trainable, {"cpu": config.trials.cpus, "gpu": gpus_per_trial})
+    trainable = tune.with_resources(trainable, {"cpu": plan.config.trials.cpus, "gpu": plan.gpus_per_trial})
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=StateSearcher(state, concurrency(config, gpus_per_trial)),
+            search_alg=StateSearcher(state, concurrency(plan)),
             num_samples=-1,
             reuse_actors=True,
             time_budget_s=state.seconds_left,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,7 @@ class ArchitectureTrainable(tune.Trainable):
     ) -> None:
         """Called once an actor: keeps the data where it is trained on, then begins the first trial."""
         torch.set_num_threads(threads)
-        data = job.data
-        moved = replace(data, train=data.train.to(job.device), validation=data.validation.to(job.device))
-        self._job = replace(job, data=moved)
+        self._job = job.on_device()
         self._weights_dir = Path(weights_dir)
         self._begin(config)
 

@@ -1,0 +1,131 @@
+"""A search's plan: everything that can be checked before a run is made, so that bad input leaves nothing behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.command_line import given_keys, make_config
+from nas.config import SearchConfig, leaves, seconds, user_path
+from nas.data import DATASETS, load_data
+from nas.objectives import get_objectives
+from nas.pipeline import Job
+from nas.results import make_constraints
+from nas.samplers import make_sampler
+from nas.space import SearchSpace
+from nas.space_file import load_space
+from nas.store import RunStore, check_new
+from nas.tune.feasibility import check_feasible
+
+# What may differ when a run is resumed; everything else would mix two searches in one run.
+MAY_CHANGE = ("budget", "time_budget", "resume", "run", "runs_dir", "trials.concurrent", "trials.timeout")
+MAY_CHANGE_PREFIX = "ray."
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search that can begin.
+
+    Attributes:
+        config: the configuration, its paths absolute: workers and later runs have other working directories.
+        store: the run to continue, or None for a new one.
+        name: the run's name.
+        space: what is searched.
+        job: what all trials have in common.
+        threads: CPU threads of a trial.
+        gpus_per_trial: share of a GPU, or several.
+        time_budget_s: seconds after which no trial is begun or waited for.
+    """
+
+    config: SearchConfig
+    store: RunStore | None
+    name: str
+    space: SearchSpace
+    job: Job
+    threads: int
+    gpus_per_trial: float
+    time_budget_s: float | None
+
+    @property
+    def runs_dir(self) -> Path:
+        """The folder of all runs."""
+        return Path(self.config.runs_dir)
+
+
+def make_plan(settings: Mapping[str, Any]) -> Plan:
+    """The plan of a search's settings (see `nas.command_line.make_config`).
+
+    Raises:
+        ValueError: a setting, space, data set or run that cannot be.
+    """
+    config = _resumed(settings) if make_config(settings).resume else _anchored(make_config(settings))
+    time_budget_s = seconds("time_budget", config.time_budget)
+    timeout_s = seconds("trials.timeout", config.trials.timeout)
+    get_objectives(config.objectives)
+    make_sampler(config.sampler, config.seed)
+    name = config.run or time.strftime("%Y-%m-%d_%H-%M-%S")
+    if not config.resume:
+        check_new(Path(config.runs_dir), name)
+    device = _device(config)
+    space = load_space(config.space)
+    store = _store_to_continue(config, space) if config.resume else None
+    data = load_data(config.data, config.data_root, config.val_share, config.seed)
+    constraints = make_constraints(config.constraints)
+    job = Job(data, config.train, config.latency, constraints, device, config.seed, timeout_s)
+    if not config.resume:
+        check_feasible(space, job)
+    gpus = config.trials.gpus if config.trials.gpus is not None else float(device == "cuda")
+    threads = max(1, int(config.trials.cpus))
+    return Plan(config, store, name, space, job, threads, gpus, time_budget_s)
+
+
+def _anchored(config: SearchConfig) -> SearchConfig:
+    """The configuration with absolute paths."""
+    changes = {
+        "runs_dir": str(user_path("runs_dir", config.runs_dir).resolve()),
+        "data_root": str(user_path("data_root", config.data_root).resolve()),
+    }
+    if config.data not in DATASETS:
+        changes["data"] = str(user_path("data", config.data).absolute())
+    if Path(config.space).is_file():
+        changes["space"] = str(Path(config.space).absolute())
+    return dataclasses.replace(config, **changes)
+
+
+def _resumed(settings: Mapping[str, Any]) -> SearchConfig:
+    """The configuration of the run to resume, with what was given and may change taken over."""
+    asked = _anchored(make_config(settings))
+    if not asked.run:
+        raise ValueError("resume=true needs run=NAME")
+    stored = {
+        key: value for key, (_, value) in leaves(RunStore.open(Path(asked.runs_dir) / asked.run).config()).items()
+    }
+    wanted = {key: value for key, (_, value) in leaves(asked).items() if key in given_keys(settings)}
+    for key, value in wanted.items():
+        may_change = key in MAY_CHANGE or key.startswith(MAY_CHANGE_PREFIX)
+        if not may_change and value != stored[key]:
+            raise ValueError(f"{key}={value} is not allowed: run={asked.run} was searched with {key}={stored[key]}")
+    return make_config({**stored, **wanted, "runs_dir": asked.runs_dir})
+
+
+def _store_to_continue(config: SearchConfig, space: SearchSpace) -> RunStore:
+    assert config.run is not None
+    store = RunStore.open(Path(config.runs_dir) / config.run)
+    if store.space_text() != space.text:
+        raise ValueError(
+            f"space={config.space} is not what run={config.run} was begun with; that is {store.path / 'space.yaml'}"
+        )
+    return store
+
+
+def _device(config: SearchConfig) -> str:
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise ValueError("device=cuda is not allowed: no CUDA device is available; allowed: auto, cpu")
+    return "cuda" if available and config.device != "cpu" else "cpu"
