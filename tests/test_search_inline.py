@@ -242,7 +242,7 @@ def test_resuming_another_search_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match=r"train\.epochs=3.*train\.epochs=1"):
         small_search(tmp_path, run="one", resume=True, budget=11, **{"train.epochs": 3})
     small_search(tmp_path, run="seeded", seed=5, budget=1)
-    with pytest.raises(ValueError, match="seed=0.*seed=5"):
+    with pytest.raises(ValueError, match=r"seed=0.*seed=5"):
         small_search(tmp_path, run="seeded", resume=True, seed=0)
     with pytest.raises(ValueError, match="not a run"):
         small_search(tmp_path, run="two", resume=True)
@@ -287,5 +287,5 @@ def test_paths_are_kept_absolute_and_a_changed_space_is_not_resumed(tmp_path, mo
     assert again.path == tmp_path / "runs" / "again"
     assert proposals_of(again) == proposals_of(run)
     own.write_text(own.read_text().replace("[8, 16]", "[8, 24]"))
-    with pytest.raises(ValueError, match="own.yaml.*space.yaml"):
+    with pytest.raises(ValueError, match=r"own\.yaml.*space\.yaml"):
         nas.run_search(verbose=False, run="own", runs_dir=str(tmp_path / "runs"), resume=True, budget=2)

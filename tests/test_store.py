@@ -62,7 +62,7 @@ def fill(store, events=EVENTS):
 def test_a_new_run_has_its_configuration_environment_and_an_empty_log(store, runs):
     assert store.path == (runs / "first").resolve()
     assert store.name == "first"
-    assert names_in(store.path) == ["config.yaml", "environment.json", "events.jsonl", "weights"]
+    assert names_in(store.path) == ["config.yaml", "environment.json", "events.jsonl", "space.yaml", "weights"]
     assert store.config() == CONFIG
     assert json.loads((store.path / "environment.json").read_text()) == ENVIRONMENT
     assert store.events() == []
@@ -159,7 +159,7 @@ def test_what_is_not_a_run_cannot_be_opened(tmp_path):
 def test_the_configuration_can_be_replaced(store):
     store.write_config(make_config({"budget": 50}))
     assert (store.config().budget, store.config().run) == (50, "first")
-    assert names_in(store.path) == ["config.yaml", "environment.json", "events.jsonl", "weights"]
+    assert names_in(store.path) == ["config.yaml", "environment.json", "events.jsonl", "space.yaml", "weights"]
 
 
 def test_the_end_is_noted(store):

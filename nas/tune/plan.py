@@ -19,7 +19,7 @@ from nas.pipeline import Job
 from nas.results import make_constraints
 from nas.samplers import make_sampler
 from nas.space import SearchSpace
-from nas.space_file import load_space
+from nas.space_file import load_space, space_names
 from nas.store import RunStore, check_new
 from nas.tune.feasibility import check_feasible
 
@@ -91,10 +91,10 @@ def _anchored(config: SearchConfig) -> SearchConfig:
         "runs_dir": str(user_path("runs_dir", config.runs_dir).resolve()),
         "data_root": str(user_path("data_root", config.data_root).resolve()),
     }
-    if config.data not in DATASETS:
+    if config.data not in DATASETS and user_path("data", config.data).exists():
         changes["data"] = str(user_path("data", config.data).absolute())
-    if Path(config.space).is_file():
-        changes["space"] = str(Path(config.space).absolute())
+    if config.space not in space_names() and user_path("space", config.space).is_file():
+        changes["space"] = str(user_path("space", config.space).absolute())
     return dataclasses.replace(config, **changes)
 
 
@@ -103,9 +103,8 @@ def _resumed(settings: Mapping[str, Any]) -> SearchConfig:
     asked = _anchored(make_config(settings))
     if not asked.run:
         raise ValueError("resume=true needs run=NAME")
-    stored = {
-        key: value for key, (_, value) in leaves(RunStore.open(Path(asked.runs_dir) / asked.run).config()).items()
-    }
+    begun = RunStore.open(Path(asked.runs_dir) / asked.run).config()
+    stored = {key: value for key, (_, value) in leaves(begun).items()}
     wanted = {key: value for key, (_, value) in leaves(asked).items() if key in given_keys(settings)}
     for key, value in wanted.items():
         may_change = key in MAY_CHANGE or key.startswith(MAY_CHANGE_PREFIX)
