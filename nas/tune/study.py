@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from nas.space import SearchSpace
 from nas.trial import Proposed, TrialRecord, TrialState
 
 REPEATS_ALLOWED = 20  # duplicate proposals before an unseen architecture is drawn at random
+UNSEEN_DRAWS = 1000  # random draws for an unseen architecture
 ENUMERABLE = 100_000  # spaces up to this size are gone through to tell whether they are exhausted
 
 STATES = {
@@ -57,7 +59,8 @@ class Study:
         seed: int,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._space, self._objectives, self._constraints, self._seed = space, objectives, constraints, seed
+        self._space, self._objectives, self._constraints = space, objectives, constraints
+        self._random = random.Random(seed)
         self._directions: list[StudyDirection | Literal["minimize", "maximize"]] = [o.direction for o in objectives]
         self._study = optuna.create_study(directions=self._directions, sampler=make_sampler(sampler, seed))
         self._journal: optuna.Study | None = None
@@ -132,8 +135,8 @@ class Study:
 
     def _unseen_choices(self, seen: Container[str]) -> dict[str, Value] | None:
         """Random choices of an unseen architecture; None if there is none, or none is found in a large space."""
-        for i in range(1000):
-            choices = self._space.sample_choices(self._seed + 7919 * (len(self._study.trials) + i))
+        for _ in range(UNSEEN_DRAWS):
+            choices = self._space.sample_choices(self._random)
             if self._space.architecture(choices).arch_id not in seen:
                 return choices
         if self._space.size > ENUMERABLE:
