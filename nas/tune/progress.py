@@ -19,7 +19,9 @@ from rich.progress import (
 from rich.table import Table
 
 from nas.config import SearchConfig
+from nas.data import ImageData
 from nas.results import front_of, make_constraints
+from nas.space import SearchSpace
 from nas.store import RunStore
 from nas.trial import Ended, EpochEnded, Event, TrialRecord
 from nas.tune.search_state import SearchState
@@ -54,6 +56,13 @@ class ProgressView:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
+
+    def announce(self, space: SearchSpace, data: ImageData) -> None:
+        """Says what will be searched, on what."""
+        counts = ", ".join(f"{len(getattr(data, part).y):,} {part}" for part in ("train", "validation", "test"))
+        shape = "x".join(map(str, data.input_shape))
+        self.say(f"space {space.name}: {space.size:,} encodings")
+        self.say(f"data {data.name}: {data.num_classes} classes, {shape}; {counts} images")
 
     def watch(self, event: Event, state: SearchState) -> None:
         """Shows what an event changed."""

@@ -39,10 +39,11 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
     plan = make_plan(settings)
     with contextlib.ExitStack() as stack:
         view = stack.enter_context(ProgressView(plan.config, verbose))
+        view.announce(plan.space, plan.job.data)
         # Whatever the executor needs is up before a run is made.
         execute = stack.enter_context(_executor(plan, view))
         store = _store(plan)
-        view.say(f"space {plan.space.name}: {plan.space.size:,} encodings; data {plan.config.data}; run {store.path}")
+        view.say(f"run {store.path}")
         try:
             state = _state(plan, store, view)
             execute(state, store)
