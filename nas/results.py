@@ -41,6 +41,9 @@ COLUMNS = {
 }
 
 
+LOG_FROM = 20  # largest over smallest value from which a plot's axis is logarithmic
+
+
 @dataclass(frozen=True)
 class Run:
     """A run to read from.
@@ -137,6 +140,7 @@ def plot_front(trials: pd.DataFrame, objectives: Sequence[str] = ("error", "late
     A front of two objectives is drawn as the stairs that it is: between two networks, nothing better was found.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     y_name, x_name = objectives[0], objectives[1]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -149,9 +153,13 @@ def plot_front(trials: pd.DataFrame, objectives: Sequence[str] = ("error", "late
         if len(objectives) == 2:
             axes.step(front[x_name], front[y_name], where="post", color="#c2410c", linewidth=1.2)
         axes.scatter(front[x_name], front[y_name], s=34, color="#c2410c", zorder=3, label=label)
-    values = done[x_name].to_numpy(dtype=float)
-    if len(values) and values.min() > 0 and values.max() / values.min() > 20:
-        axes.set_xscale("log")
+    for axis, set_scale, name in ((axes.xaxis, axes.set_xscale, x_name), (axes.yaxis, axes.set_yscale, y_name)):
+        values = done[name].to_numpy(dtype=float)
+        if len(values) and values.min() > 0 and values.max() / values.min() > LOG_FROM:
+            set_scale("log")
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"{x_name} ({OBJECTIVES[x_name].unit})")
     axes.set_ylabel(f"{y_name} ({OBJECTIVES[y_name].unit})")
     axes.set_title(title)
