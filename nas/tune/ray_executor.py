@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 
 import ray
@@ -40,16 +42,17 @@ def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
         return
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
-        if config.ray.address:
-            context = ray.init(address=config.ray.address, **quiet)
-        else:
-            context = ray.init(
-                include_dashboard=dashboard,
-                dashboard_host="127.0.0.1",
-                # The host's own name does not always resolve.
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
+        with _interrupt_later():
+            if config.ray.address:
+                context = ray.init(address=config.ray.address, **quiet)
+            else:
+                context = ray.init(
+                    include_dashboard=dashboard,
+                    dashboard_host="127.0.0.1",
+                    # The host's own name does not always resolve.
+                    _node_ip_address="127.0.0.1",
+                    **quiet,
+                )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"ray.address={config.ray.address}: Ray cannot be reached or started: {reason}") from None
@@ -57,6 +60,23 @@ def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
         yield context.dashboard_url
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _interrupt_later() -> Iterator[None]:
+    """Holds Ctrl-C back: in the middle of Ray's start it would leave half a Ray, which crashes at exit."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        ray.shutdown()
+        raise KeyboardInterrupt
 
 
 def concurrency(plan: Plan) -> int:
