@@ -34,6 +34,7 @@ def save_weights(network: nn.Module, file: Path) -> None:
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     save_file(state, draft)
+    draft.chmod(0o644)  # safetensors gives it to its owner alone
     draft.replace(file)
 
 
@@ -135,7 +136,7 @@ def _verify_onnx(network: nn.Module, data: ImageData, file: Path) -> float:
             raise ExportFailed(f"{file.name}: predictions differ from the network's on test images")
     if not difference <= TOLERANCE * largest:
         raise ExportFailed(f"{file.name}: outputs differ by {difference:.2g} (largest output {largest:.2g})")
-    return difference / largest
+    return difference / largest if largest else 0.0
 
 
 @contextlib.contextmanager

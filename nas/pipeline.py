@@ -102,9 +102,13 @@ def _judge(
     network.to(job.device)
     yield Started(trial, sum(parameter.numel() for parameter in network.parameters()))
     start, loss, epochs = time.perf_counter(), float("nan"), 0
-    for epoch in train(network, job.data, job.train, seed, check_time):
-        loss, epochs = epoch.loss, epoch.number
-        yield EpochEnded(trial, epochs, loss)
+    try:
+        for epoch in train(network, job.data, job.train, seed, check_time):
+            loss, epochs = epoch.loss, epoch.number
+            yield EpochEnded(trial, epochs, loss)
+    except (Diverged, TimedOut) as error:
+        yield Ended(trial, TrialState.FAILED, str(error), None, epochs, time.perf_counter() - start)
+        return
     train_s = time.perf_counter() - start
 
     deployed = fuse(network)

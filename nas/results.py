@@ -134,7 +134,7 @@ def front_table(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame
     return on_front.sort_values([objectives[-1], objectives[0], "trial"]).reset_index(drop=True)
 
 
-def plot_front(trials: pd.DataFrame, objectives: Sequence[str] = ("error", "latency_ms"), title: str = "") -> Figure:
+def plot_front(trials: pd.DataFrame, objectives: Sequence[str] | None = None, title: str = "") -> Figure:
     """The completed trials and their front over the first two objectives, as a figure.
 
     A front of two objectives is drawn as the stairs that it is: between two networks, nothing better was found.
@@ -142,7 +142,8 @@ def plot_front(trials: pd.DataFrame, objectives: Sequence[str] = ("error", "late
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    y_name, x_name = objectives[0], objectives[1]
+    names: Sequence[str] = objectives or trials.attrs.get("objectives", ("error", "latency_ms"))
+    y_name, x_name = names[0], names[1]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     done = trials.loc[trials["state"] == "completed"]
@@ -150,7 +151,7 @@ def plot_front(trials: pd.DataFrame, objectives: Sequence[str] = ("error", "late
     axes.scatter(done[x_name], done[y_name], s=18, color="#9aa5b1", label=f"{len(done)} trained networks")
     if len(front):
         label = f"Pareto front, {len(front)} networks"
-        if len(objectives) == 2:
+        if len(names) == 2:
             axes.step(front[x_name], front[y_name], where="post", color="#c2410c", linewidth=1.2)
         axes.scatter(front[x_name], front[y_name], s=34, color="#c2410c", zorder=3, label=label)
     for axis, set_scale, name in ((axes.xaxis, axes.set_xscale, x_name), (axes.yaxis, axes.set_yscale, y_name)):

@@ -9,7 +9,7 @@ from nas.command_line import help_text, settings_from_words
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code: 0, 2 for bad input, 130 where Ctrl-C cut it off."""
+    """Runs the command and returns its exit code: 0, 2 for bad input, 130 for Ctrl-C outside of the search itself."""
     words = sys.argv[1:] if words is None else list(words)
     if any(word in ("-h", "--help", "help") for word in words):
         print(help_text())

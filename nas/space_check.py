@@ -70,10 +70,11 @@ def _leaving(stage: Stage, in_channels: int, shared: Mapping[str, Value]) -> set
 def _shape_combinations(stage: Stage, shared: Mapping[str, Value]) -> Iterator[tuple[str, dict[str, Value]]]:
     for name, fields in stage.settings.items():
         known = rules(block_schema(name))
+        grouped = "groups" in fields and fields["groups"].options != (1,)
         options = {
             field: (shared[choice.shared],) if choice.shared and choice.shared in shared else choice.options
             for field, choice in fields.items()
-            if known[field].shapes
+            if known[field].shapes and (grouped or field == "out_channels")
         }
         for values in itertools.product(*options.values()):
             yield name, dict(zip(options, values, strict=True))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +40,9 @@ class RunStore:
             ValueError: a bad name, or a run of this name exists.
         """
         check_new(runs_dir, name)
-        runs_dir.mkdir(parents=True, exist_ok=True)
         draft = runs_dir / f".{name}.{os.getpid()}.tmp"
         try:
-            draft.mkdir()
+            draft.mkdir(parents=True)
             (draft / "config.yaml").write_text(config_to_yaml(config), encoding="utf-8")
             (draft / "space.yaml").write_text(space, encoding="utf-8")
             _write_json(draft / "environment.json", environment)
@@ -48,12 +50,33 @@ class RunStore:
             (draft / "events.jsonl").touch()
             draft.rename(runs_dir / name)
         except OSError as error:
-            raise ValueError(f"run={name}: {runs_dir / name} cannot be made: {error}") from None
+            raise ValueError(f"runs_dir={runs_dir}: run={name} cannot be made in it: {error}") from None
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         store = cls(runs_dir / name)
         store.point_latest()
         return store
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other drivers out; the system lets go of the lock of a process that dies.
+
+        Raises:
+            ValueError: another driver has the run.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ValueError(f"run={self.name} is being searched by another process") from None
+            yield
+
+    def reopen(self, config: SearchConfig) -> None:
+        """Makes a run that had ended ready to go on under `config`."""
+        self.mend()
+        _replace(self.path / "config.yaml", config_to_yaml(config))
+        (self.path / "end.json").unlink(missing_ok=True)
+        self.point_latest()
 
     def discard_if_empty(self) -> None:
         """Removes a run in which nothing has happened yet: what failed before its first event is not kept."""
@@ -83,10 +106,6 @@ class RunStore:
     def config(self) -> SearchConfig:
         """The run's configuration."""
         return make_config({"config": self.path / "config.yaml", "run": self.name})
-
-    def write_config(self, config: SearchConfig) -> None:
-        """Replaces the configuration: a resumed run may have a larger budget."""
-        _replace(self.path / "config.yaml", config_to_yaml(config))
 
     def space_text(self) -> str:
         """The search space's file as it was when the run began."""
@@ -168,13 +187,18 @@ def check_new(runs_dir: Path, name: str) -> None:
     """
     if not NAME.fullmatch(name) or name == "latest":
         raise ValueError(f"run={name} is not allowed; allowed: letters, digits, '.', '_' and '-' (not 'latest')")
+    try:
+        (runs_dir / name).exists()
+        home = next(folder for folder in (runs_dir, *runs_dir.parents) if folder.exists())
+    except OSError as error:
+        raise ValueError(f"runs_dir={runs_dir}: {error}") from None
+    if not (home.is_dir() and os.access(home, os.W_OK)):
+        raise ValueError(f"runs_dir={runs_dir}: {home} is not a folder that can be written to")
     latest = runs_dir / "latest"
     if latest.exists() and not latest.is_symlink():
         raise ValueError(f"runs_dir={runs_dir}: 'latest' in it is no link to a run; move it away")
     if (runs_dir / name).exists():
         raise ValueError(f"run={name} exists in {runs_dir}; choose another name, or continue it with resume=true")
-    if runs_dir.exists() and not (runs_dir.is_dir() and os.access(runs_dir, os.W_OK)):
-        raise ValueError(f"runs_dir={runs_dir} is not a folder that can be written to")
 
 
 def _write_json(file: Path, words: dict[str, Any]) -> None:

@@ -141,3 +141,38 @@ def test_ctrl_c_keeps_and_reports_what_was_judged(tmp_path, executor):
     assert 2 <= judged < 15
     assert (tmp_path / "cut" / "pareto.csv").exists()
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("runs_dir", ["/proc/nowhere", "/dev/null/x", "/" + "x" * 300])
+def test_a_runs_dir_that_cannot_be_is_refused(runs_dir, capsys):
+    assert search.main([*INLINE, f"runs_dir={runs_dir}"]) == 2
+    assert "runs_dir=" in capsys.readouterr().err
+
+
+def test_a_cluster_that_does_not_answer_is_refused(tmp_path, capsys):
+    words = [*INLINE[:-1], "trials.executor=ray", "ray.address=127.0.0.1:9", f"runs_dir={tmp_path / 'runs'}"]
+    assert search.main(words) == 2
+    err = capsys.readouterr().err
+    assert "ray.address=127.0.0.1:9" in err and err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_has_one_driver(tmp_path, capsys):
+    from nas.store import RunStore
+
+    words = [*INLINE, f"runs_dir={tmp_path}", "run=mine"]
+    assert search.main(words) == 0
+    with RunStore.open(tmp_path / "mine").locked():
+        assert search.main([*words, "resume=true", "budget=4"]) == 2
+    assert "another process" in capsys.readouterr().err
+
+
+def test_a_narrow_constraint_is_not_called_impossible(tmp_path, capsys):
+    file = tmp_path / "own.yaml"
+    wide = "{block: conv, out_channels: {from: 8, to: 256, step: 8}}"
+    last = "{block: conv, out_channels: 256, groups: [1, 64]}"
+    file.write_text(f"stages: [{', '.join([wide] * 4)}, {{block: conv, out_channels: 64}}, {last}]\n")
+    with file.open("a") as more:
+        more.write("head: [{block: classifier}]\n")
+    words = [*INLINE[1:], f"space={file}", "constraints.params=20000", f"runs_dir={tmp_path / 'runs'}"]
+    assert search.main([*words, "time_budget=5s"]) == 0, capsys.readouterr().err

@@ -289,3 +289,24 @@ def test_paths_are_kept_absolute_and_a_changed_space_is_not_resumed(tmp_path, mo
     own.write_text(own.read_text().replace("[8, 16]", "[8, 24]"))
     with pytest.raises(ValueError, match=r"own\.yaml.*space\.yaml"):
         nas.run_search(verbose=False, run="own", runs_dir=str(tmp_path / "runs"), resume=True, budget=2)
+
+
+def test_a_network_that_cannot_be_exported_costs_nobody_else_anything(tmp_path, monkeypatch, capsys):
+    from nas.tune import finish
+
+    exported = finish.export_model
+    refused = []
+
+    def broken_once(model, directory):
+        if not refused:
+            refused.append(directory.name)
+            raise RuntimeError("no such operator")
+        exported(model, directory)
+
+    monkeypatch.setattr(finish, "export_model", broken_once)
+    run = nas.run_search(
+        space="tiny", budget=8, runs_dir=str(tmp_path), train={"epochs": 2}, trials={"executor": "inline"}
+    )
+    models = {path.name for path in (run.path / "models").iterdir()}
+    assert models == {str(trial) for trial in run.front["trial"]} - set(refused)
+    assert "no such operator" in capsys.readouterr().out

@@ -70,3 +70,9 @@ def test_a_run_is_resumed_through_ray(cluster, tmp_path):
     assert resumed.trials["trial"].tolist() == list(range(6))
     assert proposals_of(resumed)[:3] == proposals_of(first)[:3]
     assert resumed.trials["arch_id"].is_unique
+
+
+def test_ctrl_c_is_the_users_again_after_a_search(cluster, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    small_search(tmp_path, budget=1, **RAY)
+    assert signal.getsignal(signal.SIGINT) is before

@@ -157,7 +157,7 @@ def test_what_is_not_a_run_cannot_be_opened(tmp_path):
 
 
 def test_the_configuration_can_be_replaced(store):
-    store.write_config(make_config({"budget": 50}))
+    store.reopen(make_config({"budget": 50}))
     assert (store.config().budget, store.config().run) == (50, "first")
     assert names_in(store.path) == ["config.yaml", "environment.json", "events.jsonl", "space.yaml", "weights"]
 

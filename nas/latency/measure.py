@@ -72,14 +72,20 @@ def measure(
         device: "cpu" or "cuda".
 
     Raises:
-        ValueError: an unknown backend, or sizes below 1.
+        ValueError: an unknown backend or device, or sizes that are not positive.
     """
     runtime = latency_backend(backend)
-    if batch_size < 1 or threads < 1 or min(input_shape) < 1:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda is not allowed: no CUDA device is available; allowed: cpu")
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device={device} is not allowed; allowed: cpu, cuda")
+    sizes = (batch_size, threads, *input_shape)
+    if len(sizes) != 5 or not all(isinstance(size, int) and size > 0 for size in sizes):
         raise ValueError(f"batch_size={batch_size}, threads={threads}, input_shape={input_shape}: all must be positive")
     timed = copy.deepcopy(network).to(device).eval()
     # Noise, not zeros: zeros make denormals and sparse short cuts look like speed.
-    batch = torch.randn(batch_size, *input_shape, generator=torch.Generator().manual_seed(0)).to(device)
+    dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
+    batch = torch.randn(batch_size, *input_shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     with runtime.ready(timed, batch, threads) as run:
         samples, agreed = _rounds(run)
     return LatencyMeasurement(tuple(samples), agreed, backend, batch_size, threads, device)

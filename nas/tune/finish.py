@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from nas.config import SearchConfig
-from nas.deploy import ExportFailed, Model, export_model, load_deployed
+from nas.deploy import Model, export_model, load_deployed
 from nas.pipeline import Job, measure_latency
 from nas.results import front_of, make_constraints, write_results
 from nas.store import RunStore
@@ -32,6 +32,7 @@ def finish(store: RunStore, job: Job, config: SearchConfig, reason: str, say: Sa
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, int(config.trials.cpus)))
     try:
+        write_results(store)  # what has been judged is to be read whatever happens below
         remeasure_front(store, job, config, say)
         front = _front(store, config)
         _test(store, job, front)
@@ -90,7 +91,7 @@ def _export(store: RunStore, job: Job, front: list[TrialRecord], say: Say) -> No
         model = Model(record.architecture, _network(store, job, record), job.data, _metrics(record, job))
         try:
             export_model(model, store.model_dir(record.trial))
-        except ExportFailed as error:
+        except Exception as error:  # whatever an exporter or a runtime raises, the other networks are exported
             say(f"trial {record.trial} is not exported: {error}")
 
 

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -42,10 +43,11 @@ def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
         return
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
-        with _interrupt_later():
-            if config.ray.address:
-                context = ray.init(address=config.ray.address, **quiet)
-            else:
+        if config.ray.address:
+            _check_reachable(config.ray.address)
+            context = ray.init(address=config.ray.address, **quiet)
+        else:
+            with _interrupt_later():
                 context = ray.init(
                     include_dashboard=dashboard,
                     dashboard_host="127.0.0.1",
@@ -60,6 +62,20 @@ def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
         yield context.dashboard_url
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Tries the port of `host:port` or `ray://host:port`, since Ray waits for minutes, deaf to Ctrl-C.
+
+    Raises:
+        ConnectionError: nobody answers.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except (OSError, OverflowError) as error:
+            raise ConnectionError(str(error)) from None
 
 
 @contextlib.contextmanager
@@ -100,6 +116,9 @@ def concurrency(plan: Plan) -> int:
 
 def run_with_ray(plan: Plan, state: SearchState, store: RunStore) -> None:
     """Runs trials until the search is over; Ctrl-C or the time budget leave those in flight unjudged."""
+    slots = concurrency(plan)
+    # All workers are started at once; one by one, the first would take every short trial and the rest never start.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     trainable = tune.with_parameters(
         ArchitectureTrainable, job=plan.job, weights_dir=str(store.path / "weights"), threads=plan.threads
     )
@@ -107,7 +126,7 @@ def run_with_ray(plan: Plan, state: SearchState, store: RunStore) -> None:
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=StateSearcher(state, concurrency(plan)),
+            search_alg=StateSearcher(state, slots),
             num_samples=-1,
             reuse_actors=True,
             time_budget_s=state.seconds_left,
@@ -124,6 +143,11 @@ def run_with_ray(plan: Plan, state: SearchState, store: RunStore) -> None:
     )
     # What fails is recorded as an event with its reason; Ray's own tracebacks would bury it.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    tuner.fit()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        tuner.fit()
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)  # Ray Tune leaves its own handler behind
     if state.over is None:
         state.over = "time_budget" if state.time_is_up else "interrupted"

@@ -43,6 +43,9 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
         # Whatever the executor needs is up before a run is made.
         execute = stack.enter_context(_executor(plan, view))
         store = _store(plan)
+        stack.enter_context(store.locked())
+        if plan.store is not None:
+            store.reopen(plan.config)
         view.say(f"run {store.path}")
         try:
             state = _state(plan, store, view)
@@ -51,7 +54,11 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
             store.discard_if_empty()
             raise
         assert state.over is not None
-        finish(store, plan.job, plan.config, state.over, view.say)
+        try:
+            finish(store, plan.job, plan.config, state.over, view.say)
+        except KeyboardInterrupt:
+            view.say(f"What was judged is kept in {store.path}; run={store.name} resume=true finishes it.")
+            raise
     run = Run(store.path)
     view.report(run.front, store, state.over)
     return run
@@ -76,9 +83,6 @@ def _store(plan: Plan) -> RunStore:
     if plan.store is None:
         environment = describe_environment(plan.job.device, plan.config.seed)
         return RunStore.create(plan.runs_dir, plan.name, plan.config, plan.space.text, environment)
-    plan.store.mend()
-    plan.store.write_config(plan.config)
-    plan.store.point_latest()
     return plan.store
 
 
