@@ -182,7 +182,8 @@ class TrialRecord:
         epochs: epochs trained.
         train_s: seconds spent training.
         train_params: parameters of the train form.
-        test_accuracy: of the fused network on test data; only for networks of the final front.
+        test_accuracy: of the fused network on test data; only for networks that were on the front when their
+            run ended (a resumed run may have found better ones since).
     """
 
     trial: int
