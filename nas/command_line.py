@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nas.config import SearchConfig, allowed_values, leaves, user_path, validate
+from nas.config import SearchConfig, allowed_values, first_line, leaves, user_path, validate
 
 # Names that belong to one run and are not taken over when its config.yaml is run again.
 OF_ONE_RUN = ("run", "resume")
@@ -92,7 +92,7 @@ def parse_value(key: str, text: str) -> Any:
     try:
         value = OmegaConf.from_dotlist([f"value={text}"])["value"]
     except Exception as error:  # OmegaConf hands through whatever its YAML parser raises
-        raise ValueError(f"{key}={text} is not allowed: {_first_line(error)}") from None
+        raise ValueError(f"{key}={text} is not allowed: {first_line(error)}") from None
     return list(value) if isinstance(value, ListConfig) else value
 
 
@@ -111,14 +111,14 @@ def _flatten(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 def _read(file: str) -> Mapping[Any, Any]:
     try:
         loaded = OmegaConf.load(user_path("config", file))
-    except Exception as error:  # as in _parse
-        raise ValueError(f"config={file} cannot be read: {_first_line(error)}") from None
+    except Exception as error:  # as in parse_value
+        raise ValueError(f"config={file} cannot be read: {first_line(error)}") from None
     if not isinstance(loaded, DictConfig):
         raise ValueError(f"config={file} is not a mapping of settings")
     try:
         container = OmegaConf.to_container(loaded, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ValueError(f"config={file}: {error.full_key}: {_first_line(error)}") from None
+        raise ValueError(f"config={file}: {error.full_key}: {first_line(error)}") from None
     assert isinstance(container, dict)
     return container
 
@@ -148,7 +148,3 @@ def _merge(base: Any, flat: Mapping[str, Any]) -> Any:
             wanted = kind.replace(" | None", "") + (f", {allowed}" if allowed else "")
             raise ValueError(f"{key}={value} is not allowed; allowed: {wanted}") from None
     return base
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

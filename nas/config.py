@@ -161,6 +161,11 @@ def user_path(key: str, text: str | Path) -> Path:
     return path
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def seconds(key: str, text: str | None) -> float | None:
     """The seconds of a duration such as `90s`, `10m`, `2h`, `1d` or `45` (seconds).
 

@@ -12,8 +12,8 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from nas.config import user_path
-from nas.data_files import RawImages, first_line, read_folder, read_npz
+from nas.config import first_line, user_path
+from nas.data_files import RawImages, read_folder, read_npz
 
 TEST_SHARE = 0.2  # of data that comes without a test set
 TEST_SEED = 0  # the test set must not change with the seed of a search

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from nas.config import first_line
+
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 LARGEST_SIDE = 224
 MOST_BYTES = 4 * 2**30
@@ -86,11 +88,6 @@ def read_folder(path: Path) -> RawImages:
     for i, (file, _) in enumerate(files):
         x[i] = _pixels(file, mode, (width, height))
     return RawImages(x, labels, tuple(folder.name for folder in folders))
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its type where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _image_files(folder: Path) -> list[Path]:

@@ -142,7 +142,7 @@ def measure_latency(deployed: nn.Module, job: Job) -> RememberedLatency:
 
 def broken_constraint(cost: Cost, constraints: tuple[Constraint, ...]) -> str | None:
     """The first constraint that a cost breaks, in one line, or None."""
-    costs = {"params": cost.params, "macs": cost.macs, "latency_ms": cost.latency_ms}
+    costs = cost.by_name()
     return next((broken for each in constraints if (broken := each.broken_by(costs))), None)
 
 

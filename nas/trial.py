@@ -48,6 +48,10 @@ class Cost:
     latency_ms: float
     latency_iqr_ms: float
 
+    def by_name(self) -> dict[str, float]:
+        """The figures by the names of objectives and constraints."""
+        return dataclasses.asdict(self)
+
 
 @dataclass(frozen=True)
 class Event:
@@ -216,7 +220,7 @@ class TrialRecord:
     @property
     def costs(self) -> dict[str, float]:
         """The cost by objective name; empty where there is none."""
-        return {} if self.cost is None else dataclasses.asdict(self.cost)
+        return {} if self.cost is None else self.cost.by_name()
 
     def values(self, names: Iterable[str]) -> tuple[float, ...] | None:
         """Objective values of a completed trial, in the order of `names`; None for any other."""

@@ -56,7 +56,7 @@ def check_feasible(space: SearchSpace, job: Job) -> None:
 def _probe(arch: Architecture, job: Job) -> tuple[Cost, float]:
     timed = any(each.name == "latency_ms" for each in job.constraints)
     cost = price(arch, job, None if timed else RememberedLatency(0.0, 0.0))
-    costs = {"params": cost.params, "macs": cost.macs, "latency_ms": cost.latency_ms}
+    costs = cost.by_name()
     return cost, sum(max(0.0, each.excess(costs)) for each in job.constraints)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import ray
 from ray import tune
 
-from nas.config import SearchConfig
+from nas.config import SearchConfig, first_line
 from nas.store import RunStore
 from nas.tune.plan import Plan
 from nas.tune.search_state import SearchState
@@ -56,8 +56,9 @@ def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
                     **quiet,
                 )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"ray.address={config.ray.address}: Ray cannot be reached or started: {reason}") from None
+        raise ValueError(
+            f"ray.address={config.ray.address}: Ray cannot be reached or started: {first_line(error)}"
+        ) from None
     try:
         yield context.dashboard_url
     finally:
