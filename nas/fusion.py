@@ -1,76 +1,318 @@
-"""Weight algebra of fusion: pure functions on tensors, no modules, no devices.
+"""Weight algebra of fusion: pure functions on convolutions as tensors, no modules.
 
-Everything is composed in float64 and returned in the dtype of the input, so that the only error left is
-that of the deploy form's own arithmetic. Each function states when it is exact.
+Everything is computed in float64 and returned in the dtype of the weights that come in, so that the only error
+left is that of the deploy form's own arithmetic. Each function states when it is exact, and raises where it would
+not be. All of it works on meta tensors too, where only the structure is known.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
 import torch
 from torch import Tensor
-from torch.nn.functional import conv_transpose2d
+from torch.nn.functional import conv2d, conv_transpose2d
+
+Pair = tuple[int, int]
 
 
-def fold_batch_norm(
-    weight: Tensor,
-    bias: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    eps: float,
+@dataclass(frozen=True, eq=False)
+class LinearConv:
+    """A two-dimensional convolution as tensors: the affine map that `torch.nn.functional.conv2d` computes.
+
+    Attributes:
+        weight: (out_channels, in_channels / groups, kh, kw).
+        bias: (out_channels,), or None where there is none.
+        stride: of height and width.
+        padding: zeros on each side, of height and width.
+        dilation: distance of the taps, of height and width.
+        groups: number of groups; each reads a contiguous share of the channels.
+
+    Raises:
+        ValueError: a weight that is not of four dimensions, or groups that do not divide its channels.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        if self.weight.dim() != 4:
+            raise ValueError(f"weight of shape {tuple(self.weight.shape)} is not that of a 2-d convolution")
+        if self.groups < 1 or self.out_channels % self.groups:
+            raise ValueError(f"groups={self.groups} must divide the {self.out_channels} output channels")
+
+    @property
+    def out_channels(self) -> int:
+        """Channels that leave."""
+        return self.weight.shape[0]
+
+    @property
+    def in_channels(self) -> int:
+        """Channels that enter."""
+        return self.weight.shape[1] * self.groups
+
+    @property
+    def kernel_size(self) -> Pair:
+        """Taps of height and width, dilation left aside."""
+        return self.weight.shape[2], self.weight.shape[3]
+
+    @property
+    def extent(self) -> Pair:
+        """Input rows and columns that one output pixel spans: (kernel - 1) * dilation + 1."""
+        height, width = self.kernel_size
+        return (height - 1) * self.dilation[0] + 1, (width - 1) * self.dilation[1] + 1
+
+    def apply(self, x: Tensor) -> Tensor:
+        """The convolution of `x`: (N, in_channels, H, W) to (N, out_channels, H', W')."""
+        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def to(self, dtype: torch.dtype) -> LinearConv:
+        """The same convolution with tensors of another dtype."""
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return dataclasses.replace(self, weight=self.weight.to(dtype), bias=bias)
+
+
+def batch_norm_affine(
+    mean: Tensor, var: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution that equals convolution then BatchNorm (in eval mode).
-
-    Exact for any stride, padding, groups and dilation, at borders too.
+    """What BatchNorm is in eval mode: `factor * x + offset` per channel. Exact.
 
     Args:
-        weight: (out_channels, in_channels / groups, kh, kw) of the convolution.
-        bias: (out_channels,) or None.
-        mean: running mean, (out_channels,).
-        var: running variance, (out_channels,).
+        mean: running mean, (channels,).
+        var: running variance, (channels,).
         scale: the norm's affine weight, or None.
         shift: the norm's affine bias, or None.
         eps: the norm's epsilon.
+
+    Returns:
+        (factor, offset), each (channels,) and float64.
     """
     factor = (var.double() + eps).rsqrt()
     if scale is not None:
         factor = factor * scale.double()
-    folded = weight.double() * factor.reshape(-1, 1, 1, 1)
-    offset = -mean.double() if bias is None else bias.double() - mean.double()
-    offset = offset * factor if shift is None else offset * factor + shift.double()
-    return folded.to(weight.dtype), offset.to(weight.dtype)
+    offset = -mean.double() * factor
+    return factor, offset if shift is None else offset + shift.double()
 
 
-def compose_pointwise(weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the kxk convolution that equals kxk (dense) then 1x1 (dense).
+def affine_after(conv: LinearConv, factor: Tensor, offset: Tensor) -> LinearConv:
+    """The convolution that equals `conv`, then `factor * y + offset` per channel.
 
-    Exact for any stride and padding of the first, at borders too, since the second looks at one pixel.
+    Exact for every convolution, at borders too.
+
+    Args:
+        conv: the convolution.
+        factor: (out_channels,).
+        offset: (out_channels,).
+    """
+    weight = conv.weight.double() * factor.double().reshape(-1, 1, 1, 1)
+    bias = offset.double() if conv.bias is None else conv.bias.double() * factor.double() + offset.double()
+    return dataclasses.replace(conv, weight=weight, bias=bias).to(conv.weight.dtype)
+
+
+def affine_before(factor: Tensor, offset: Tensor, conv: LinearConv) -> tuple[LinearConv, Tensor | None]:
+    """The convolution that equals `factor * x + offset` per channel, then `conv`.
+
+    Exact at borders too, provided that the input is padded as returned: `conv` pads with zeros what leaves the
+    affine map, hence its input must be padded with the values that the map takes to zero.
+
+    Args:
+        factor: (in_channels,).
+        offset: (in_channels,).
+        conv: the convolution.
+
+    Returns:
+        The convolution, and the values (in_channels,) with which the caller pads its input by `conv.padding`
+        first; the convolution itself then has no padding. The values are None where `conv` has no padding.
 
     Raises:
-        ValueError: the second is not 1x1, or its channels do not follow on the first's.
+        ValueError: `conv` has padding, and a factor is 0 or so small that no finite value goes to zero.
     """
-    if weight2.shape[2:] != (1, 1) or weight2.shape[1] != weight1.shape[0]:
-        raise ValueError(f"cannot compose {tuple(weight1.shape)} with {tuple(weight2.shape)}: the second must be 1x1")
-    flipped = weight1.double().transpose(0, 1)
-    weight = conv_transpose2d(flipped, weight2.double().transpose(0, 1)).transpose(0, 1)
-    bias = weight2.double().flatten(1) @ bias1.double() + bias2.double()
-    return weight.contiguous().to(weight1.dtype), bias.to(weight1.dtype)
+    per_input = conv.weight.double().unflatten(0, (conv.groups, -1))
+    scaled = per_input * factor.double().reshape(conv.groups, 1, -1, 1, 1)
+    gained = torch.einsum("goihw,gi->go", per_input, offset.double().reshape(conv.groups, -1)).flatten()
+    bias = gained if conv.bias is None else conv.bias.double() + gained
+    folded = dataclasses.replace(conv, weight=scaled.flatten(0, 1), bias=bias).to(conv.weight.dtype)
+    if conv.padding == (0, 0):
+        return folded, None
+    border = (-offset.double() / factor.double()).to(conv.weight.dtype)
+    # The one look at values; on the meta device there are none.
+    if not border.is_meta and not bool(torch.isfinite(border).all()):
+        raise ValueError("a factor of 0 before a padded convolution: no border value makes the two one convolution")
+    return dataclasses.replace(folded, padding=(0, 0)), border
 
 
-def add_identity(weight: Tensor, groups: int = 1) -> Tensor:
-    """The weight of the convolution that equals `x + conv(x)`: a Dirac kernel is added.
-
-    Exact for stride 1, odd kernels padded by half, and equal channels in and out.
+def regroup(conv: LinearConv, groups: int) -> LinearConv:
+    """The same map with fewer groups: block-diagonal weights. Exact.
 
     Raises:
-        ValueError: the kernel is even or the channels differ.
+        ValueError: `groups` does not divide the convolution's groups.
     """
-    out_channels, in_channels, height, width = weight.shape
-    if in_channels * groups != out_channels or height % 2 == 0 or width % 2 == 0:
-        raise ValueError(f"no identity fits into a convolution of shape {tuple(weight.shape)}, groups {groups}")
-    summed = weight.double()
-    channel = torch.arange(out_channels, device=weight.device)
-    dirac = torch.zeros_like(summed)
-    dirac[channel, channel % in_channels, height // 2, width // 2] = 1
-    return (summed + dirac).to(weight.dtype)
+    if groups < 1 or conv.groups % groups:
+        raise ValueError(f"groups={groups} must divide the convolution's {conv.groups} groups")
+    if groups == conv.groups:
+        return conv
+    blocks = conv.weight.unflatten(0, (groups, conv.groups // groups, -1))
+    # (groups, block of outputs, outputs, block of inputs, inputs, kh, kw), zero where the blocks differ.
+    diagonal = torch.diag_embed(blocks.movedim(1, -1)).movedim((-2, -1), (1, 3))
+    return dataclasses.replace(conv, weight=diagonal.flatten(3, 4).flatten(0, 2), groups=groups)
+
+
+def identity_conv(channels: int, *, like: Tensor) -> LinearConv:
+    """The identity as a 1x1 depthwise convolution, of the dtype and on the device of `like`."""
+    return LinearConv(torch.ones(channels, 1, 1, 1, dtype=like.dtype, device=like.device), None, groups=channels)
+
+
+def average_pool_conv(
+    channels: int, kernel_size: Pair, *, stride: Pair, padding: Pair, count_include_pad: bool, like: Tensor
+) -> LinearConv:
+    """Average pooling as a depthwise convolution, of the dtype and on the device of `like`.
+
+    Exact, borders included, where padding counts into the average.
+
+    Raises:
+        ValueError: padding that does not count (`count_include_pad=False`): its divisor changes at the border.
+    """
+    if padding != (0, 0) and not count_include_pad:
+        raise ValueError(f"average pooling with padding={padding} and count_include_pad=False is no convolution")
+    height, width = kernel_size
+    shape = (channels, 1, height, width)
+    weight = torch.full(shape, 1 / (height * width), dtype=like.dtype, device=like.device)
+    return LinearConv(weight, None, stride, padding, groups=channels)
+
+
+def parallel_sum(*convs: LinearConv) -> LinearConv:
+    """The convolution that equals the sum of convolutions of one input. Exact, at borders too.
+
+    Branches are aligned by their padding: with P the largest padding, tap t of branch i sits at
+    `t * dilation_i + P - padding_i`. The result has the gcd of the groups; it is dilated where all branches
+    share kernel, padding and dilation, and dense otherwise.
+
+    Raises:
+        ValueError: no branch, or branches of different strides, channels or output sizes.
+    """
+    if not convs:
+        raise ValueError("a sum of convolutions needs at least one of them")
+    _must_agree("strides", [conv.stride for conv in convs])
+    _must_agree("channels (in, out)", [(conv.in_channels, conv.out_channels) for conv in convs])
+    # The output sizes agree for every input only if these do.
+    _must_agree("2 * padding - extent", [tuple(2 * conv.padding[d] - conv.extent[d] for d in (0, 1)) for conv in convs])
+    groups = reduce(math.gcd, (conv.groups for conv in convs))
+    padding = max(conv.padding[0] for conv in convs), max(conv.padding[1] for conv in convs)
+    shared = len({(conv.kernel_size, conv.padding, conv.dilation) for conv in convs}) == 1
+    # By that agreement the branch of the largest padding has the largest extent, and every other lies within it.
+    extent = max(conv.extent[0] for conv in convs), max(conv.extent[1] for conv in convs)
+    first = convs[0]
+    kernel, dilation = (first.kernel_size, first.dilation) if shared else (extent, (1, 1))
+    weight = first.weight.new_zeros(first.out_channels, first.in_channels // groups, *kernel, dtype=torch.float64)
+    for conv in convs:
+        rows, columns = (_taps(conv, d, padding[d], 1 if shared else conv.dilation[d]) for d in (0, 1))
+        weight[:, :, rows, columns] += regroup(conv, groups).weight.double()
+    biases = [conv.bias.double() for conv in convs if conv.bias is not None]
+    bias = torch.stack(biases).sum(0) if biases else None
+    return LinearConv(weight, bias, first.stride, padding, dilation, groups).to(first.weight.dtype)
+
+
+def compose(first: LinearConv, second: LinearConv) -> LinearConv:
+    """The convolution that equals `first`, then `second`, for any strides, groups and dilations.
+
+    Exact, at borders too, where it does not raise. The result has stride `s1 * s2`, padding `p1 + p2 * s1`, the
+    gcd of the groups, and the extent `e1 + (e2 - 1) * s1`. Along each axis its kernel is dense, but that `second`'s
+    kernel and dilation stay after a single tap of stride 1, and `first`'s before a single tap.
+
+    Raises:
+        ValueError: channels that do not follow on, or a `second` with padding. Its zeros are not what `first`
+            would have computed there, unless along that axis `first` is a single tap without padding and without
+            bias, whatever its values. Pad once up front instead (`pad_once`): another function at borders.
+    """
+    if second.in_channels != first.out_channels:
+        raise ValueError(f"{second.in_channels} input channels cannot follow on {first.out_channels} output channels")
+    for d in (0, 1):
+        keeps_zeros = first.kernel_size[d] == 1 and first.padding[d] == 0 and first.bias is None
+        if second.padding[d] and not keeps_zeros:
+            raise ValueError(f"padding={second.padding} within a run is not exact at borders: pad once up front")
+    groups = math.gcd(first.groups, second.groups)
+    axes = [_composed_axis(first, second, d) for d in (0, 1)]
+    inner, outer = regroup(first, groups).weight.double(), regroup(second, groups).weight.double()
+    # Groups of the second become channels of an image that the first's kernels are painted onto, tap by tap.
+    image = outer.unflatten(0, (groups, -1)).transpose(0, 1).flatten(1, 2)
+    step, spread = (axes[0][0], axes[1][0]), (axes[0][1], axes[1][1])
+    painted = conv_transpose2d(image, inner, stride=step, dilation=spread, groups=groups)
+    weight = painted.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 1).contiguous()
+    bias = None if second.bias is None else second.bias.double()
+    if first.bias is not None:
+        gained = torch.einsum("goihw,gi->go", outer.unflatten(0, (groups, -1)), first.bias.double().view(groups, -1))
+        bias = gained.flatten() if bias is None else bias + gained.flatten()
+    s1, s2, p1, p2 = first.stride, second.stride, first.padding, second.padding
+    stride, padding = (s1[0] * s2[0], s1[1] * s2[1]), (p1[0] + p2[0] * s1[0], p1[1] + p2[1] * s1[1])
+    return LinearConv(weight, bias, stride, padding, (axes[0][2], axes[1][2]), groups).to(first.weight.dtype)
+
+
+def pad_once(convs: Sequence[LinearConv]) -> tuple[LinearConv, ...]:
+    """The same run of convolutions with all its padding, `sum p_i * prod_{j<i} s_j`, moved to the first.
+
+    Output sizes stay, and so do outputs whose whole receptive field lies within the image. It is *not* the same
+    function at borders; but this one can be composed exactly.
+    """
+    height, width, step = 0, 0, (1, 1)
+    for conv in convs:
+        height, width = height + conv.padding[0] * step[0], width + conv.padding[1] * step[1]
+        step = step[0] * conv.stride[0], step[1] * conv.stride[1]
+    paddings = [(height, width), *[(0, 0)] * (len(convs) - 1)]
+    return tuple(dataclasses.replace(conv, padding=padding) for conv, padding in zip(convs, paddings, strict=False))
+
+
+def conv_into_linear(conv: LinearConv, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The fully connected layer that, after global average pooling, equals `conv`, pooling and the given layer.
+
+    Exact for a 1x1 convolution of stride 1 without padding: it commutes with the average over all pixels.
+
+    Args:
+        conv: the convolution before pooling.
+        weight: (classes, out_channels) of the fully connected layer.
+        bias: (classes,) or None.
+
+    Returns:
+        Weight (classes, in_channels) and bias (classes,).
+
+    Raises:
+        ValueError: another kernel, stride or padding, or channels that do not follow on.
+    """
+    if (conv.kernel_size, conv.stride, conv.padding) != ((1, 1), (1, 1), (0, 0)):
+        how = f"kernel {conv.kernel_size}, stride {conv.stride}, padding {conv.padding}"
+        raise ValueError(f"only a 1x1 convolution of stride 1 without padding commutes with pooling, got {how}")
+    if weight.dim() != 2 or weight.shape[1] != conv.out_channels:
+        raise ValueError(f"a layer of weight {tuple(weight.shape)} cannot follow on {conv.out_channels} channels")
+    wide = weight.double()
+    merged = wide @ regroup(conv, 1).weight.double().flatten(1)
+    constant = wide.new_zeros(weight.shape[0]) if bias is None else bias.double()
+    if conv.bias is not None:
+        constant = constant + wide @ conv.bias.double()
+    return merged.to(weight.dtype), constant.to(weight.dtype)
+
+
+def _composed_axis(first: LinearConv, second: LinearConv, d: int) -> tuple[int, int, int]:
+    """Along axis `d`: distance of the second's taps and of the first's in the kernel, and the result's dilation."""
+    if first.kernel_size[d] == 1 and first.stride[d] == 1:
+        return 1, 1, second.dilation[d]
+    if second.kernel_size[d] == 1:
+        return 1, 1, first.dilation[d]
+    return first.stride[d] * second.dilation[d], first.dilation[d], 1
+
+
+def _taps(conv: LinearConv, d: int, padding: int, step: int) -> slice:
+    """Where along axis `d` the taps of `conv` lie in the kernel of a sum that is padded by `padding`."""
+    start = padding - conv.padding[d]
+    return slice(start, start + (conv.kernel_size[d] - 1) * step + 1, step)
+
+
+def _must_agree(what: str, values: Sequence[object]) -> None:
+    if len(set(values)) > 1:
+        raise ValueError(f"parallel convolutions must agree in {what}, got {', '.join(map(str, values))}")
