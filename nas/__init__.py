@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nas.cost import count
     from nas.latency.measure import measure
-    from nas.networks.builder import build, fuse
+    from nas.networks.builder import build
+    from nas.networks.fusing import fuse
     from nas.space_file import load_architecture, load_space
     from nas.tune.run import run_search
 
@@ -37,7 +38,7 @@ __all__ = ["build", "count", "fuse", "load_architecture", "load_space", "measure
 _HOMES = {
     "build": "nas.networks.builder",
     "count": "nas.cost",
-    "fuse": "nas.networks.builder",
+    "fuse": "nas.networks.fusing",
     "load_architecture": "nas.space_file",
     "load_space": "nas.space_file",
     "measure": "nas.latency.measure",

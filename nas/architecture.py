@@ -71,11 +71,29 @@ class Architecture:
                 strides[i] = 1
         return tuple(strides)
 
+    def applied(self, input_shape: tuple[int, int, int]) -> tuple[Block, ...]:
+        """The blocks as they are on images of `input_shape` (C, H, W), all in their order.
+
+        Strides as `strides` says. Where one of them is dropped, or a map would vanish, the images are smaller
+        than those that the network was made for: then every convolution keeps the size of its map.
+        """
+        strides = self.strides(input_shape)
+        blocks = [
+            block if block.stride_or_one == stride else block.without_stride()
+            for block, stride in zip(self.blocks, strides, strict=True)
+        ]
+        side = min(input_shape[1:])
+        for block in blocks:
+            side = block.output_side(side) if side > 0 else 0
+        if side < 1 or strides != tuple(block.stride_or_one for block in self.blocks):
+            blocks = [block.padded() for block in blocks]
+        return tuple(blocks)
+
     def check(self, in_channels: int) -> None:
         """Holds every block against the channels that enter it.
 
         Raises:
-            ValueError: groups that do not divide the channels.
+            ValueError: groups that do not divide the channels, or another mismatch.
         """
         for block in self.blocks:
             block.check(in_channels)
@@ -85,7 +103,8 @@ class Architecture:
         in_channels: int | None = None
         words: list[dict[str, Value]] = []
         for block in self.blocks:
-            words.append(block.canonical(in_channels, deploy))
+            if not (deploy and block.train_only):
+                words.append(block.canonical(in_channels, deploy))
             if in_channels is not None or hasattr(block, "out_channels"):
                 in_channels = block.output_channels(in_channels or 0)
         canonical = json.dumps([SCHEMA_VERSION, words], sort_keys=True, separators=(",", ":"))

@@ -9,7 +9,8 @@ from typing import Any
 Value = bool | int | float | str
 
 ACTIVATION_NAMES = ("relu", "relu6", "hswish", "silu", "gelu", "none")
-NORM_NAMES = ("batch", "none")
+NORM_NAMES = ("batch", "group", "none")
+BRANCH_NAMES = ("none", "repvgg", "acnet", "dbb")
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,12 @@ class FieldRule:
     """Which values one field of a block may have.
 
     Attributes:
-        kind: `int`, `float` or `str`.
+        kind: `int`, `float`, `bool` or `str`.
         meaning: one line for people, units included.
         low: smallest number allowed.
         high: largest number allowed.
         odd: whether only odd numbers are allowed.
-        options: the words allowed, for `str` fields.
+        options: the words allowed: all values of a `str` field, and beside the numbers for the others.
         train_only: whether the field has no trace in the deploy form.
         folded: values that leave no trace in the deploy form (a BatchNorm folds, so "batch" deploys as "none").
         shapes: whether `Block.check` reads the field.
@@ -41,10 +42,13 @@ class FieldRule:
     @property
     def allowed(self) -> str:
         """The allowed values in words."""
-        if self.options:
+        if self.kind is str:
             return "one of " + ", ".join(self.options)
+        if self.kind is bool:
+            return "true or false"
         noun = {int: "integer", float: "number"}[self.kind]
-        return f"{'an odd' if self.odd else 'a' if noun == 'number' else 'an'} {noun} in [{self.low:g}, {self.high:g}]"
+        article = "an odd" if self.odd else "a" if noun == "number" else "an"
+        return " or ".join([*self.options, f"{article} {noun} in [{self.low:g}, {self.high:g}]"])
 
     def parse(self, value: Any) -> Value:
         """Returns `value` in the field's own type (4 and 4.0 are one expansion).
@@ -59,6 +63,12 @@ class FieldRule:
             if word not in self.options:
                 raise error
             return word
+        if self.kind is bool:
+            if not isinstance(value, bool):
+                raise error
+            return value
+        if isinstance(value, str) and value in self.options:
+            return value
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise error
         if not self.low <= value <= self.high or (self.kind is int and value != int(value)):
@@ -84,14 +94,25 @@ def out_channels() -> Any:
     return number(int, dataclasses.MISSING, 1, 8192, "channels of the output", shapes=True)
 
 
-def kernel_size(default: int = 3) -> Any:
+def flag(default: bool, meaning: str, **more: Any) -> Any:
+    """A field that is true or false; `more` goes to its `FieldRule`."""
+    return dataclasses.field(default=default, metadata={"rule": FieldRule(bool, meaning, **more)})
+
+
+def kernel_size(default: int = 3, odd: bool = True) -> Any:
     """The side of a square kernel."""
-    return number(int, default, 1, 31, "side of the square kernel, pixels", odd=True)
+    return number(int, default, 1, 31, "side of the square kernel, pixels", odd=odd)
 
 
-def stride() -> Any:
+def stride(default: int = 1) -> Any:
     """The stride of a block."""
-    return number(int, 1, 1, 8, "stride; dropped where images are small (Architecture.strides)")
+    return number(int, default, 1, 8, "stride; dropped where images are small (Architecture.strides)")
+
+
+def padding(default: int | str = "same") -> Any:
+    """The zeros around a convolution's or a pool's input."""
+    meaning = "pixels of zeros on each side; same: what keeps a map's size at stride 1 (odd kernels)"
+    return number(int, default, 0, 15, meaning, options=("same",))
 
 
 def groups(meaning: str) -> Any:
@@ -105,5 +126,26 @@ def activation(meaning: str = "activation", default: str = "relu", **more: Any) 
 
 
 def norm() -> Any:
-    """A normalization's name."""
+    """A normalization's name. A BatchNorm folds into its convolution; a GroupNorm stays and costs."""
     return word("batch", NORM_NAMES, "normalization after each convolution", folded=("batch",))
+
+
+def norm_eps(stays: bool = False) -> Any:
+    """A normalization's epsilon; it folds with the normalization unless that stays."""
+    return number(float, 1e-5, 1e-9, 1, "epsilon of the normalization", train_only=not stays)
+
+
+def branches() -> Any:
+    """What stands beside a convolution while it trains."""
+    meaning = "parallel linear branches, summed into one convolution when fused"
+    return word("none", BRANCH_NAMES, meaning, train_only=True)
+
+
+def branch_count() -> Any:
+    """Copies of a convolution in parallel while it trains."""
+    return number(int, 1, 1, 16, "copies of the kxk convolution in parallel", train_only=True)
+
+
+def drop_path() -> Any:
+    """Stochastic depth."""
+    return number(float, 0.0, 0, 0.95, "share of images whose residual branch is dropped in training", train_only=True)

@@ -33,7 +33,6 @@ class TrainConfig:
     label_smoothing: float = _key(0.1, "label smoothing", low=0, high=0.9)
     warmup_epochs: float = _key(1.0, "epochs of linear warm-up, at most half of all", low=0, high=100_000)
     augment: bool = _key(True, "random shifts and flips, as suits the data set")
-    fade_share: float = _key(0.7, "share of the training in which fading activations reach lam 0", low=0.01, high=0.99)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.data import ImageData
-from nas.networks.builder import build, unfused_norms
+from nas.networks.builder import build
+from nas.networks.fusing import unfused_norms
 
 TOLERANCE = 1e-4  # largest difference of ONNX Runtime's outputs over the largest output
 

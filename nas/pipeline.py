@@ -22,7 +22,8 @@ from nas.cost import count
 from nas.data import ImageData
 from nas.latency.measure import measure
 from nas.latency.memory import RememberedLatency
-from nas.networks.builder import build, fuse
+from nas.networks.builder import build
+from nas.networks.fusing import fuse
 from nas.objectives import Constraint
 from nas.training import Diverged, TimedOut, deadline, evaluate, train
 from nas.trial import Cost, Ended, EpochEnded, Event, Priced, Rung, Started, TrialState

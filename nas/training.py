@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy, pad
 
 from nas.config import TrainConfig
 from nas.data import Augmentation, ImageData, Images
-from nas.networks.builder import set_fading
+from nas.networks.builder import Network
+from nas.networks.fading import fade
 
 
 class Diverged(ArithmeticError):
@@ -37,8 +38,9 @@ def train(
 ) -> Iterator[Epoch]:
     """Trains a network in place, yielding after every epoch; it is left in eval mode.
 
-    Cosine schedule after a linear warm-up; fading activations follow their own cosine from 1 to 0, which
-    they reach at `fade_share` of the training and keep: the rest trains the deploy form's function.
+    Cosine schedule after a linear warm-up; fading activations follow their own cosine from 1 to 0, which they
+    reach at their `fade_share` of the training and keep: the rest trains the deploy form's function. The losses
+    of auxiliary classifiers are added with their weights.
 
     Args:
         network: the train form, on the device of `data.train`.
@@ -65,14 +67,13 @@ def train(
         loss_sum = torch.zeros((), device=device)
         for batch in order.split(size)[:steps]:
             check_time()
-            set_fading(network, fading(step, config.fade_share * total))
+            fade(network, step / total)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * schedule(step, total, warmup)
             x = data.train.x[batch]
             if config.augment:
                 x = augment(x, data.augmentation, generator)
-            logits = network(data.normalize(x))
-            loss = cross_entropy(logits, data.train.y[batch], label_smoothing=config.label_smoothing)
+            loss = batch_loss(network, data.normalize(x), data.train.y[batch], config.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -82,9 +83,18 @@ def train(
         if not math.isfinite(mean_loss):
             raise Diverged(f"diverged: the loss is {mean_loss} in epoch {number}")
         if number == config.epochs:
-            set_fading(network, 0.0)
+            fade(network, 1.0)
         network.eval()
         yield Epoch(number, mean_loss)
+
+
+def batch_loss(network: nn.Module, x: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy of a batch, that of auxiliary classifiers added with their weights."""
+    logits, auxiliary = network.with_auxiliary(x) if isinstance(network, Network) else (network(x), [])
+    loss = cross_entropy(logits, y, label_smoothing=label_smoothing)
+    for weight, other in auxiliary:
+        loss = loss + weight * cross_entropy(other, y, label_smoothing=label_smoothing)
+    return loss
 
 
 @torch.no_grad()
@@ -112,11 +122,6 @@ def deadline(limit_s: float | None) -> Callable[[], None]:
             raise TimedOut(f"timeout: longer than trials.timeout={limit_s:g} s")
 
     return check
-
-
-def fading(step: int, length: float) -> float:
-    """`lam` at a step: a cosine from 1 to 0 over `length` steps, then exactly 0."""
-    return 0.0 if step >= length else (1 + math.cos(math.pi * step / length)) / 2
 
 
 def schedule(step: int, total: int, warmup: float) -> float:

@@ -13,20 +13,35 @@ from torchvision.models.resnet import Bottleneck as ResnetBottleneck
 
 import nas
 from nas.architecture import Architecture
-from nas.block_fields import ACTIVATION_NAMES, FieldRule
+from nas.block_fields import ACTIVATION_NAMES
 from nas.blocks import (
     BLOCK_SCHEMAS,
+    Auxiliary,
     Basic,
     Block,
     Bottleneck,
     Classifier,
     Conv,
+    Dense,
+    Fire,
+    Inception,
     InvertedResidual,
+    NormActivation,
+    Pool,
     Reduce,
+    Separable,
+    SeriesActivation,
+    ShuffleV1,
+    ShuffleV2,
+    Transition,
+    Xception,
     rules,
 )
-from nas.networks.bricks import ACTIVATIONS, FadingActivation, activation
-from nas.networks.builder import BLOCKS, build, fuse, set_fading, unfused_norms
+from nas.networks.activations import ACTIVATIONS, activation
+from nas.networks.builder import BLOCKS, build
+from nas.networks.fading import FadingActivation, set_fading
+from nas.networks.fusing import fuse, unfused_norms
+from nas.networks.heads import AuxiliaryBlock
 from nas.space_file import load_architecture, load_space, space_names, zoo_names
 from tests.helpers import randomise, relative_difference
 
@@ -194,25 +209,49 @@ def test_ids_and_structures_tell_the_same_networks_apart(name, form):
 # ---------------------------------------------------------------- every block
 
 
-def other_value(rule: FieldRule, value):
-    """A value of the field that is not the given one and means another network."""
-    for candidate in (*rule.options, 2, 5, 0.5, 24):
+def changed(block: Block, field: str) -> Block:
+    """The block with another value of one field, which it may have."""
+    rule = rules(type(block))[field]
+    for candidate in (*rule.options, True, False, 2, 5, 0.5, 0.25, 24):
         try:
-            parsed = rule.parse(candidate)
+            other = dataclasses.replace(block, **{field: candidate})
+            other.check(8)
         except ValueError:
             continue
-        if parsed != value:
-            return parsed
+        if other != block:
+            return other
     raise AssertionError(f"no other value of {rule}")
+
+
+# One typical block of each schema, for a map of 8 channels.
+TYPICAL: dict[str, Block] = {
+    "conv": Conv(out_channels=8),
+    "separable": Separable(out_channels=8),
+    "pool": Pool(),
+    "norm_activation": NormActivation(),
+    "series_activation": SeriesActivation(),
+    "inverted_residual": InvertedResidual(out_channels=8),
+    "basic": Basic(out_channels=8),
+    "bottleneck": Bottleneck(out_channels=8),
+    "xception": Xception(out_channels=8),
+    "inception": Inception(branch1=4, reduce2=4, branch2=6, reduce3=2, branch3=4, branch4=2),
+    "fire": Fire(squeeze=4, expand1x1=6, expand3x3=8),
+    "dense": Dense(growth_rate=4),
+    "transition": Transition(),
+    "shuffle_v1": ShuffleV1(out_channels=8, expansion=1),
+    "shuffle_v2": ShuffleV2(out_channels=8),
+    "reduce": Reduce(out_channels=8),
+    "auxiliary": Auxiliary(),
+    "classifier": Classifier(),
+}
 
 
 def variants(name: str) -> list[Block]:
     """A block with each of its fields at some values in turn, with and without change of shape."""
-    schema = BLOCK_SCHEMAS[name]
-    plain = schema(**dict.fromkeys(schema.required_fields(), 8))
-    found = [plain, dataclasses.replace(plain, out_channels=16)]
-    for field, rule in rules(schema).items():
-        for value in (*rule.options, 1, 2, 3, 5, 0.5):
+    plain = TYPICAL[name]
+    found = [plain]
+    for field, rule in rules(type(plain)).items():
+        for value in (*rule.options, True, False, 0, 1, 2, 3, 5, 0.5, 16):
             try:
                 block = dataclasses.replace(plain, **{field: value})
                 block.check(8)
@@ -222,11 +261,11 @@ def variants(name: str) -> list[Block]:
     return list(dict.fromkeys(found))
 
 
-BODY_BLOCKS = [name for name in BLOCK_SCHEMAS if name != "classifier"]
+BODY_BLOCKS = [name for name in BLOCK_SCHEMAS if name not in ("classifier", "auxiliary")]
 
 
 def test_every_schema_has_its_module_and_every_activation_its_class():
-    assert set(BLOCKS) == set(BLOCK_SCHEMAS)
+    assert set(BLOCKS) == set(BLOCK_SCHEMAS) == set(TYPICAL)
     assert set(ACTIVATIONS) == set(ACTIVATION_NAMES)
     with pytest.raises(ValueError, match=r"'swish' is unknown; known: .*relu6"):
         activation("swish")
@@ -234,9 +273,7 @@ def test_every_schema_has_its_module_and_every_activation_its_class():
 
 @pytest.mark.parametrize("name", BODY_BLOCKS)
 def test_every_variant_of_a_block_fuses_exactly_into_what_is_built_directly(name):
-    blocks = variants(name)
-    assert len(blocks) > 8
-    for block in blocks:
+    for block in variants(name):
         arch = chain(Conv(out_channels=8, activation="none"), block)
         assert_fuses_exactly(arch, (2, 11, 9), 1, torch.float64)
         direct = build(arch, num_classes=CLASSES, input_shape=(2, 11, 9), form="deploy")
@@ -249,27 +286,27 @@ def test_every_variant_of_a_block_gives_the_shape_that_it_declares(name):
         network = build(chain(Conv(out_channels=8), block), num_classes=CLASSES, input_shape=(2, 33, 40))
         with torch.no_grad():
             shape = features(network, images((2, 33, 40))).shape
-        stride = block.stride_or_one
-        assert shape == (3, block.output_channels(8), math.ceil(33 / stride), math.ceil(40 / stride))
+        assert shape == (3, block.output_channels(8), block.output_side(33), block.output_side(40)), block
 
 
 @pytest.mark.parametrize(("name", "field"), [(n, f) for n, s in BLOCK_SCHEMAS.items() for f in rules(s)])
 def test_each_field_changes_an_id_just_when_it_changes_the_form(name, field):
-    schema = BLOCK_SCHEMAS[name]
-    plain = schema(**dict.fromkeys(schema.required_fields(), 8))
-    changed = dataclasses.replace(plain, **{field: other_value(rules(schema)[field], getattr(plain, field))})
+    plain = TYPICAL[name]
     stem = Conv(out_channels=8)
     one, other = (
         Architecture((stem,), (), (block,)) if name == "classifier" else chain(stem, block)
-        for block in (plain, changed)
+        for block in (plain, changed(plain, field))
     )
 
     def built(arch: Architecture, form) -> tuple:
         with torch.device("meta"):
-            return structure(build(arch, num_classes=CLASSES, input_shape=(3, 256, 256), form=form))
+            network = build(arch, num_classes=CLASSES, input_shape=(3, 256, 256), form=form)
+        weights = [
+            getattr(module, "weight", None) for module in network.modules() if isinstance(module, AuxiliaryBlock)
+        ]
+        return structure(network), torch.fx.symbolic_trace(network).code, weights
 
-    assert one.arch_id != other.arch_id
-    assert built(one, "train") != built(other, "train")
+    assert (one.arch_id != other.arch_id) == (built(one, "train") != built(other, "train"))
     assert (one.deploy_id != other.deploy_id) == (built(one, "deploy") != built(other, "deploy"))
 
 

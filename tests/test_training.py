@@ -10,11 +10,13 @@ from torch import nn
 
 from nas import training
 from nas.architecture import architecture_from_dict
+from nas.blocks import Auxiliary, Reduce
 from nas.config import TrainConfig
 from nas.data import Augmentation, ImageData, Images
-from nas.networks.bricks import FadingActivation
-from nas.networks.builder import build, fuse
-from nas.training import Diverged, TimedOut, augment, deadline, evaluate, fading, schedule, train
+from nas.networks.builder import build
+from nas.networks.fading import FadingActivation, fading
+from nas.networks.fusing import fuse
+from nas.training import Diverged, TimedOut, augment, batch_loss, deadline, evaluate, schedule, train
 
 TINY = architecture_from_dict(
     {
@@ -59,9 +61,10 @@ def stripe_data(n=96, augmentation=Augmentation(0, False)):  # noqa: B008
     )
 
 
-def network(seed=0):
+def network(seed=0, fade_share=0.7):
     torch.manual_seed(seed)
-    return build(TINY, num_classes=3, input_shape=(1, 8, 8), form="train")
+    blocks = [dataclasses.replace(b, fade_share=fade_share) if isinstance(b, Reduce) else b for b in TINY.stages[0]]
+    return build(dataclasses.replace(TINY, stages=(tuple(blocks),)), num_classes=3, input_shape=(1, 8, 8), form="train")
 
 
 def linear(seed=0):
@@ -87,20 +90,18 @@ def equal_states(first, second):
 
 
 def test_fading_follows_a_cosine_from_1_to_0():
-    assert fading(0, 100) == 1
-    assert [fading(step, 100) for step in (25, 50, 75)] == pytest.approx(
+    assert fading(0, 0.8) == 1
+    assert [fading(progress, 0.8) for progress in (0.2, 0.4, 0.6)] == pytest.approx(
         [(1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]
     )
 
 
-@given(st.integers(1, 5000).map(lambda tenths: tenths / 10))
-def test_fading_falls_and_is_exactly_0_from_its_length_on(length):
-    end = math.ceil(length)
-    values = [fading(step, length) for step in range(end + 3)]
+@given(st.floats(0.01, 0.99))
+def test_fading_falls_and_is_exactly_0_from_its_share_on(share):
+    values = [fading(share * i / 100, share) for i in range(101)]
     assert values[0] == 1
-    assert all(after < before for before, after in itertools.pairwise(values[:end]))
-    assert all(value > 0 for value in values[:end])
-    assert values[end:] == [0.0] * 3
+    assert all(after < before for before, after in itertools.pairwise(values))
+    assert values[-1] == fading(share * 1.1, share) == fading(1, share) == 0
 
 
 def lam_of(model):
@@ -111,8 +112,8 @@ def test_training_fades_by_its_share_and_then_trains_the_deploy_form():
     model, data, seen = network(), stripe_data(96), []
     fading_layer = next(module for module in model.modules() if isinstance(module, FadingActivation))
     fading_layer.register_forward_hook(lambda *_: seen.append(float(fading_layer.lam)))
-    run(model, data, TrainConfig(epochs=5, batch_size=24, fade_share=0.7))
-    assert seen == pytest.approx([fading(step, 14) for step in range(20)])
+    run(model, data, TrainConfig(epochs=5, batch_size=24))
+    assert seen == pytest.approx([fading(step / 20, 0.7) for step in range(20)])
     assert seen[0] == 1
     assert seen[14:] == [0.0] * 6
     assert min(seen[:14]) > 0
@@ -120,11 +121,40 @@ def test_training_fades_by_its_share_and_then_trains_the_deploy_form():
 
 @pytest.mark.parametrize(("n", "epochs", "share"), [(16, 1, 0.99), (96, 1, 0.7), (96, 3, 0.01)])
 def test_a_trained_network_has_lam_0_is_in_eval_mode_and_can_be_fused(n, epochs, share):
-    model = network()
-    run(model, stripe_data(n), TrainConfig(epochs=epochs, batch_size=16, fade_share=share))
+    model = network(fade_share=share)
+    run(model, stripe_data(n), TrainConfig(epochs=epochs, batch_size=16))
     assert lam_of(model) == [0.0]
     assert not any(module.training for module in model.modules())
     fuse(model)
+
+
+# --- auxiliary classifiers
+
+
+def test_auxiliary_losses_are_added_with_their_weights_and_leave_the_deploy_form():
+    torch.manual_seed(0)
+    plain = TINY.stages[0]
+    arch = dataclasses.replace(
+        TINY, stages=(plain, (Auxiliary(weight=0.3, features=8),), plain, (Auxiliary(weight=0.5),))
+    )
+    model = build(arch, num_classes=3, input_shape=(1, 8, 8), form="train")
+    x, y = torch.randn(6, 1, 8, 8), torch.arange(6) % 3
+    model.eval()  # batch statistics would be those of two passes
+    logits, auxiliary = model.with_auxiliary(x)
+    assert torch.equal(logits, model(x))
+    assert [weight for weight, _ in auxiliary] == [0.3, 0.5]
+    losses = [
+        nn.functional.cross_entropy(each, y, label_smoothing=0.1) for each in (logits, *(a for _, a in auxiliary))
+    ]
+    expected = losses[0] + 0.3 * losses[1] + 0.5 * losses[2]
+    assert batch_loss(model, x, y, 0.1).item() == pytest.approx(expected.item(), rel=1e-6)
+    batch_loss(model, x, y, 0.1).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    run(model, stripe_data(32))
+    assert len(list(fuse(model).parameters())) == 2 * 4
+    without = dataclasses.replace(TINY, stages=(plain, plain))
+    assert arch.deploy_id == without.deploy_id
+    assert arch.arch_id != without.arch_id
 
 
 # --- schedule

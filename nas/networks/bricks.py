@@ -1,127 +1,106 @@
-"""The bricks of blocks: convolution with normalization, activations, the fading one, squeeze-excitation."""
+"""The bricks of blocks: convolution with normalization, what vanishes at deployment, squeeze-excitation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
-from nas.fusion import fold_batch_norm
+from nas.fusion import LinearConv, affine_after
+from nas.networks.fusing import affine_of, conv2d_from, linear_of
 
 Form = Literal["train", "deploy"]
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "relu6": nn.ReLU6,
-    "hswish": nn.Hardswish,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    "none": nn.Identity,
-}
-
-
-def activation(name: str) -> nn.Module:
-    """The activation module of a schema's name; never in place, since fading reads its input twice.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation {name!r} is unknown; known: {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]()
-
 
 class ConvNorm(nn.Module):
-    """Convolution and BatchNorm, the train form of one convolution: (N, C, H, W) to (N, C', H', W')."""
+    """Convolution and normalization: (N, C, H, W) to (N, C', H', W').
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    With BatchNorm it is the train form of one convolution; with GroupNorm it stays as it is.
+    """
+
+    def __init__(self, conv: nn.Conv2d, norm: str = "batch", eps: float = 1e-5) -> None:
         super().__init__()
         self.conv = conv
-        self.norm = nn.BatchNorm2d(conv.out_channels)
+        self.norm = norm_layer(norm, conv.out_channels, eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolves and normalizes."""
         return self.norm(self.conv(x))
 
-    def fuse(self) -> nn.Conv2d:
-        """The one convolution that this is in eval mode."""
-        weight, bias = self.folded()
-        conv = self.conv
-        return conv2d_from(weight, bias, stride=conv.stride[0], groups=conv.groups)
+    def fuse(self) -> nn.Module:
+        """The one convolution that this is in eval mode; itself with GroupNorm."""
+        return conv2d_from(self.linear()) if isinstance(self.norm, nn.BatchNorm2d) else self
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of that convolution."""
-        norm = self.norm
-        assert norm.running_mean is not None and norm.running_var is not None
-        return fold_batch_norm(
-            self.conv.weight,
-            self.conv.bias,
-            norm.running_mean,
-            norm.running_var,
-            norm.weight,
-            norm.bias,
-            norm.eps,
-        )
+    def linear(self) -> LinearConv:
+        """That convolution as tensors."""
+        assert isinstance(self.norm, nn.BatchNorm2d)
+        return affine_after(linear_of(self.conv), *affine_of(self.norm))
+
+
+def norm_layer(norm: str, channels: int, eps: float) -> nn.Module:
+    """A normalization by itself, where no convolution can take it up; the identity for "none".
+
+    GroupNorm has 32 groups (arXiv:1803.08494), or as many as divide both 32 and the channels.
+    """
+    if norm == "batch":
+        return nn.BatchNorm2d(channels, eps)
+    return nn.GroupNorm(math.gcd(32, channels), channels, eps) if norm == "group" else nn.Identity()
 
 
 def conv_norm(
     in_channels: int,
     out_channels: int,
-    kernel_size: int,
+    kernel_size: int | tuple[int, int],
     *,
     form: Form,
     stride: int = 1,
+    padding: int | tuple[int, int] | None = None,
+    dilation: int = 1,
     groups: int = 1,
     norm: str = "batch",
+    eps: float = 1e-5,
 ) -> nn.Module:
-    """A convolution, padded by half its kernel, with its normalization; in deploy form the convolution alone."""
-    train_norm = form == "train" and norm == "batch"
-    conv = nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=not train_norm
-    )
-    return ConvNorm(conv) if train_norm else conv
+    """A convolution with its normalization, padded so that stride 1 keeps the map's size unless `padding` is given.
 
-
-@torch.no_grad()
-def conv2d_from(weight: Tensor, bias: Tensor, stride: int, groups: int = 1) -> nn.Conv2d:
-    """A convolution with these weights, padded by half its kernel."""
-    out_channels, in_per_group, size, _ = weight.shape
-    conv = nn.Conv2d(
-        in_per_group * groups,
-        out_channels,
-        size,
-        stride,
-        size // 2,
-        groups=groups,
-        device=weight.device,
-        dtype=weight.dtype,
-    )
-    conv.weight.copy_(weight)
-    assert conv.bias is not None
-    conv.bias.copy_(bias)
-    return conv
-
-
-class FadingActivation(nn.Module):
-    """`A(x) = lam * act(x) + (1 - lam) * x`: an activation that fades to the identity while training.
-
-    `lam` is a buffer, so that it travels with copies and averages of the network. It starts at 1 and must
-    be 0 before the network is fused. No operation here is in place: an in-place ReLU would overwrite `x`
-    before the second term reads it, and the network would never become linear.
+    In the deploy form BatchNorm is folded: the convolution alone.
     """
+    if padding is None:
+        height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        padding = (dilation * (height - 1) // 2, dilation * (width - 1) // 2)
+    normed = norm == "group" or (norm == "batch" and form == "train")
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding, dilation=dilation, groups=groups, bias=not normed
+    )
+    return ConvNorm(conv, norm, eps) if normed else conv
 
-    lam: Tensor
 
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.activation = activation(name)
-        self.register_buffer("lam", torch.ones(()))
+class TrainOnlyDropout(nn.Dropout):
+    """Dropout that leaves the network when it is fused."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The mixture, of the shape of `x`."""
-        return self.lam * self.activation(x) + (1 - self.lam) * x
+    def fuse(self) -> nn.Identity:
+        """What dropout is in eval mode."""
+        return nn.Identity()
+
+
+class TrainOnlyStochasticDepth(StochasticDepth):
+    """Stochastic depth (arXiv:1603.09382) that leaves the network when it is fused."""
+
+    def fuse(self) -> nn.Identity:
+        """What stochastic depth is in eval mode."""
+        return nn.Identity()
+
+
+def dropout(share: float, form: Form) -> nn.Module:
+    """Dropout in the train form, the identity without it."""
+    return TrainOnlyDropout(share) if share and form == "train" else nn.Identity()
+
+
+def drop_path(share: float, form: Form) -> nn.Module:
+    """Stochastic depth of a residual branch in the train form, the identity without it."""
+    return TrainOnlyStochasticDepth(share, "row") if share and form == "train" else nn.Identity()
 
 
 class SqueezeExcite(nn.Module):
@@ -138,3 +117,13 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Scales each channel of `x` (N, C, H, W)."""
         return x * self.gate(self.expand(self.activation(self.reduce(self.pool(x)))))
+
+
+def shuffle_channels(x: Tensor, groups: int) -> Tensor:
+    """Channels of (N, C, H, W) read across the groups (arXiv:1707.01083); plain views, which every exporter knows."""
+    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+
+
+def concatenated(parts: list[Tensor]) -> Tensor:
+    """Maps (N, C_i, H, W) side by side."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)

@@ -1,40 +1,78 @@
-"""From an architecture to a network in either form, and from the train form to the deploy form."""
+"""From an architecture to a network in either form."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
-from nas.blocks import Block, Classifier
-from nas.networks.bricks import FadingActivation, Form
-from nas.networks.plain import ClassifierBlock, ConvBlock
-from nas.networks.reduce import ReduceBlock
-from nas.networks.residual import InvertedResidualBlock, ResidualBlock
+from nas.blocks import Auxiliary, Block, Classifier
+from nas.networks.bricks import Form
+from nas.networks.fusing import fuse_children
+from nas.networks.heads import AuxiliaryBlock, ClassifierBlock, classifier_block
+from nas.networks.multi_branch import (
+    DenseBlock,
+    FireBlock,
+    InceptionBlock,
+    ShuffleV1Block,
+    ShuffleV2Block,
+    TransitionBlock,
+)
+from nas.networks.plain import ConvBlock, NormActivationBlock, PoolBlock, SeparableBlock, SeriesActivationBlock
+from nas.networks.reduce import ReduceBlock, run_paddings
+from nas.networks.residual import InvertedResidualBlock, XceptionBlock, residual_block
 
 BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "conv": ConvBlock,
+    "separable": SeparableBlock,
+    "pool": PoolBlock,
+    "norm_activation": NormActivationBlock,
+    "series_activation": SeriesActivationBlock,
     "inverted_residual": InvertedResidualBlock,
-    "basic": ResidualBlock,
-    "bottleneck": ResidualBlock,
+    "basic": residual_block,
+    "bottleneck": residual_block,
+    "xception": XceptionBlock,
+    "inception": InceptionBlock,
+    "fire": FireBlock,
+    "dense": DenseBlock,
+    "transition": TransitionBlock,
+    "shuffle_v1": ShuffleV1Block,
+    "shuffle_v2": ShuffleV2Block,
     "reduce": ReduceBlock,
-    "classifier": ClassifierBlock,
+    "auxiliary": AuxiliaryBlock,
+    "classifier": classifier_block,
 }
 
 
 class Network(nn.Module):
-    """A chain of blocks: images (N, C, H, W) to logits (N, num_classes)."""
+    """A chain of blocks: images (N, C, H, W) to logits (N, num_classes).
 
-    def __init__(self, blocks: list[nn.Module]) -> None:
+    Attributes:
+        input_shape: (C, H, W) of the images that it was built for.
+    """
+
+    def __init__(self, blocks: list[nn.Module], input_shape: tuple[int, int, int]) -> None:
         super().__init__()
+        self.input_shape = input_shape
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of a batch of images."""
         return self.blocks(x)
+
+    def with_auxiliary(self, x: Tensor) -> tuple[Tensor, list[tuple[float, Tensor]]]:
+        """The logits, and those of each auxiliary classifier with the weight of its loss."""
+        auxiliary = []
+        for block in self.blocks:
+            if isinstance(block, AuxiliaryBlock):
+                auxiliary.append((block.weight, block.logits(x)))
+            x = block(x)
+        return x, auxiliary
+
+    def switch_to_deploy(self) -> None:
+        """Makes this very network its deploy form, as RepVGG's and timm's tools ask of modules."""
+        fuse_children(self)
 
 
 def build(arch: Architecture, *, num_classes: int, input_shape: tuple[int, int, int], form: Form = "train") -> Network:
@@ -61,67 +99,39 @@ def build(arch: Architecture, *, num_classes: int, input_shape: tuple[int, int, 
         )
     channels = input_shape[0]
     arch.check(channels)
+    specs = arch.applied(input_shape)
+    paddings = run_paddings(specs)
     blocks: list[nn.Module] = []
-    for spec, stride in zip(arch.blocks, arch.strides(input_shape), strict=True):
-        blocks.append(_module(spec, stride, channels, num_classes, form))
+    for i, spec in enumerate(specs):
+        blocks.append(_module(spec, channels, num_classes, form, paddings.get(i)))
         channels = spec.output_channels(channels)
-    network = Network(blocks)
+    network = Network(blocks, input_shape)
     if form == "deploy":
         return network.eval()
     _initialise(network)
     return network
 
 
-def _module(spec: Block, stride: int, in_channels: int, num_classes: int, form: Form) -> nn.Module:
+def _module(spec: Block, in_channels: int, num_classes: int, form: Form, padding: int | None) -> nn.Module:
+    make = BLOCKS[spec.name]
     if isinstance(spec, Classifier):
-        return BLOCKS[spec.name](spec, in_channels, num_classes, form)
-    applied = dataclasses.replace(spec, stride=stride) if spec.stride_or_one != stride else spec
-    return BLOCKS[spec.name](applied, in_channels, form)
+        return make(spec, in_channels, num_classes, form)
+    if isinstance(spec, Auxiliary):
+        return make(spec, in_channels, num_classes) if form == "train" else nn.Identity()
+    return make(spec, in_channels, form) if padding is None else make(spec, in_channels, form, padding)
 
 
 def _initialise(network: nn.Module) -> None:
-    """He initialisation by fan-out for convolutions (arXiv:1502.01852); a small normal for the classifier."""
+    """He initialisation of convolutions (by fan-out) and hidden layers (arXiv:1502.01852); small logits."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.01)
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def fuse(network: nn.Module) -> nn.Module:
-    """The deploy form of a network: the same function in eval mode, in fewer and plainer layers.
-
-    Every module with a `fuse()` is replaced by what it returns. The argument is not changed.
-
-    Raises:
-        ValueError: a fading activation that has not faded; the message names the module.
-    """
-    fused = copy.deepcopy(network).eval()
-    return _fused("network", fused)
-
-
-def _fused(path: str, module: nn.Module) -> nn.Module:
-    replacement: Callable[[], nn.Module] | None = getattr(module, "fuse", None)
-    if replacement is not None:
-        try:
-            fused: nn.Module = replacement()
-            return fused.eval()
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-    for name, child in module.named_children():
-        setattr(module, name, _fused(f"{path}.{name}", child))
-    return module
-
-
-def unfused_norms(network: nn.Module) -> list[str]:
-    """Names of the BatchNorms that are left in a network, for the tools to count and name."""
-    return [name for name, module in network.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-
-
-def set_fading(network: nn.Module, lam: float) -> None:
-    """Sets `lam` of every fading activation in a network: 1 is the activation, 0 the identity."""
     for module in network.modules():
-        if isinstance(module, FadingActivation):
-            module.lam.fill_(lam)
+        if isinstance(module, ClassifierBlock | AuxiliaryBlock):
+            logits = module.layers[-1]
+            assert isinstance(logits, nn.Linear)
+            nn.init.normal_(logits.weight, std=0.01)

@@ -1,11 +1,15 @@
-"""The plain blocks: one convolution, and the classifier."""
+"""Blocks without branches on the device; see `nas.blocks.plain`."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
-from nas.blocks import Classifier, Conv
-from nas.networks.bricks import Form, activation, conv_norm
+from nas.blocks import Conv, NormActivation, Pool, Separable, SeriesActivation
+from nas.networks.activations import activation
+from nas.networks.branches import branched_conv
+from nas.networks.bricks import Form, conv_norm, dropout, norm_layer
 
 
 class ConvBlock(nn.Module):
@@ -13,14 +17,20 @@ class ConvBlock(nn.Module):
 
     def __init__(self, spec: Conv, in_channels: int, form: Form) -> None:
         super().__init__()
-        self.conv = conv_norm(
+        branches, count = spec.effective_branches()
+        self.conv = branched_conv(
             in_channels,
             spec.out_channels,
             spec.kernel_size,
+            form=form,
+            branches=branches,
+            branch_count=count,
             stride=spec.stride,
+            padding=spec.padding_pixels,
+            dilation=spec.dilation,
             groups=spec.groups,
             norm=spec.norm,
-            form=form,
+            eps=spec.norm_eps,
         )
         self.activation = activation(spec.activation)
 
@@ -29,24 +39,80 @@ class ConvBlock(nn.Module):
         return self.activation(self.conv(x))
 
 
-class ClassifierBlock(nn.Module):
-    """Global average pooling, dropout (train form only) and a linear layer: (N, C, H, W) to logits (N, classes)."""
+class SeparableBlock(nn.Module):
+    """Depthwise, then pointwise: (N, C, H, W) to (N, out_channels, H / stride, W / stride)."""
 
-    def __init__(self, spec: Classifier, in_channels: int, num_classes: int, form: Form) -> None:
+    def __init__(self, spec: Separable, in_channels: int, form: Form) -> None:
         super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.dropout = TrainOnlyDropout(spec.dropout) if form == "train" and spec.dropout else nn.Identity()
-        self.linear = nn.Linear(in_channels, num_classes)
+        branches, count = spec.effective_branches()
+        conv = partial(
+            branched_conv, form=form, branches=branches, branch_count=count, norm=spec.norm, eps=spec.norm_eps
+        )
+        mid, stride, dilation = in_channels * spec.depth_multiplier, spec.stride, spec.dilation
+        self.depthwise = (
+            depthwise(in_channels, mid, spec.kernel_size, stride, dilation)
+            if spec.mid_activation == "none"
+            else conv(in_channels, mid, spec.kernel_size, stride=stride, dilation=dilation, groups=in_channels)
+        )
+        self.mid_activation = activation(spec.mid_activation)
+        self.pointwise = conv(mid, spec.out_channels, 1)
+        self.activation = activation(spec.activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
-        return self.linear(self.dropout(self.flatten(self.pool(x))))
+        """Two convolutions."""
+        return self.activation(self.pointwise(self.mid_activation(self.depthwise(x))))
 
 
-class TrainOnlyDropout(nn.Dropout):
-    """Dropout that leaves the network when it is fused."""
+def depthwise(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    """A depthwise convolution by itself, as before the pointwise one in Xception."""
+    padding = dilation * (kernel_size - 1) // 2
+    return nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding, dilation=dilation, groups=in_channels, bias=False
+    )
 
-    def fuse(self) -> nn.Identity:
-        """What dropout is in eval mode."""
-        return nn.Identity()
+
+class PoolBlock(nn.Module):
+    """Pooling: (N, C, H, W) to (N, C, H / stride, W / stride); nothing with a window of one pixel."""
+
+    def __init__(self, spec: Pool, in_channels: int, form: Form) -> None:
+        super().__init__()
+        size, stride, padding = spec.kernel_size, spec.stride, spec.padding_pixels
+        if size == stride == 1:
+            self.pool: nn.Module = nn.Identity()
+        elif spec.kind == "max":
+            self.pool = nn.MaxPool2d(size, stride, padding, ceil_mode=spec.ceil)
+        else:
+            self.pool = nn.AvgPool2d(size, stride, padding, ceil_mode=spec.ceil)
+        self.dropout = dropout(spec.dropout, form)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pools."""
+        return self.dropout(self.pool(x))
+
+
+class NormActivationBlock(nn.Module):
+    """Normalization and activation by themselves; the shape stays."""
+
+    def __init__(self, spec: NormActivation, in_channels: int, form: Form) -> None:
+        super().__init__()
+        self.norm = norm_layer(spec.norm, in_channels, spec.norm_eps)
+        self.activation = activation(spec.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalizes."""
+        return self.activation(self.norm(x))
+
+
+class SeriesActivationBlock(nn.Module):
+    """ReLU, then a depthwise convolution; the shape stays."""
+
+    def __init__(self, spec: SeriesActivation, in_channels: int, form: Form) -> None:
+        super().__init__()
+        self.activation = nn.ReLU()
+        self.conv = conv_norm(
+            in_channels, in_channels, 2 * spec.series + 1, form=form, groups=in_channels, eps=spec.norm_eps
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A sum of activations of the pixels around."""
+        return self.conv(self.activation(x))

@@ -1,0 +1,126 @@
+"""What every block schema is: a frozen value of plain fields that knows its channels and its identity."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nas.block_fields import FieldRule, Value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One block of an architecture: a value of plain fields, checked when it is made."""
+
+    name: ClassVar[str]
+    train_only: ClassVar[bool] = False  # whether the whole block has no trace in the deploy form
+
+    def __post_init__(self) -> None:
+        for field, rule in rules(type(self)).items():
+            try:
+                object.__setattr__(self, field, rule.parse(getattr(self, field)))
+            except ValueError as error:
+                raise ValueError(f"{self.name}.{field}: {error}") from None
+
+    @classmethod
+    def required_fields(cls) -> tuple[str, ...]:
+        """Names of the fields without a default."""
+        return tuple(f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING)
+
+    @property
+    def stride_or_one(self) -> int:
+        """The stride, 1 for blocks that have none."""
+        return getattr(self, "stride", 1)
+
+    def output_channels(self, in_channels: int) -> int:
+        """Channels that leave the block when `in_channels` enter it."""
+        return getattr(self, "out_channels", in_channels)
+
+    def grouped_convolutions(self, in_channels: int) -> tuple[tuple[int, int, int], ...]:
+        """(in_channels, out_channels, groups) of each convolution whose groups are a free choice."""
+        return ()
+
+    def check(self, in_channels: int) -> None:
+        """Holds the block against the channels that enter it.
+
+        Raises:
+            ValueError: the groups of a convolution do not divide its channels.
+        """
+        for in_, out, groups in self.grouped_convolutions(in_channels):
+            if in_ % groups or out % groups:
+                raise ValueError(
+                    f"{self.name}.groups: {groups} is not allowed; it must divide the channels of the "
+                    f"convolution, {in_} in and {out} out"
+                )
+
+    def resolved(self, in_channels: int | None) -> dict[str, Value]:
+        """What fields that depend on others come to: a ratio's channel count, the pixels of `padding: same`.
+
+        Args:
+            in_channels: channels that enter; None where they are unknown, and fields that need them are left out.
+        """
+        return {}
+
+    def output_side(self, side: int) -> int:
+        """Side of the map that leaves the block when a map of `side` pixels enters it; below 1: there is none."""
+        return -(-side // self.stride_or_one)
+
+    def without_stride(self) -> Block:
+        """The block as it is on images too small for its stride."""
+        return dataclasses.replace(self, stride=1)  # pyright: ignore[reportCallIssue]
+
+    def padded(self) -> Block:
+        """The block with `padding: same`, where it has a padding."""
+        return dataclasses.replace(self, padding="same") if hasattr(self, "padding") else self
+
+    def to_dict(self) -> dict[str, Value]:
+        """The block as JSON-ready words: its name under `block`, then every field."""
+        return {"block": self.name, **dataclasses.asdict(self)}
+
+    def canonical(self, in_channels: int | None, deploy: bool) -> dict[str, Value]:
+        """What the block's identity rests on: ratios as channel counts, so that equal networks are equal words.
+
+        Args:
+            in_channels: channels that enter; None for a network's first block, which data decides.
+            deploy: leave out what the deploy form has no trace of.
+
+        Fields at their defaults are left out, so that a field that is added later changes no identity.
+        """
+        words: dict[str, Value] = {"block": self.name}
+        resolved = self.resolved(in_channels)
+        default = {field.name: field.default for field in dataclasses.fields(self)}
+        for field, rule in rules(type(self)).items():
+            if deploy and rule.train_only:
+                continue
+            value: Value = getattr(self, field)
+            if field in resolved:
+                words[field] = resolved[field]
+            elif deploy and value in rule.folded:
+                words[field] = "none"
+            elif value != default[field] or (deploy and rule.folded):
+                words[field] = value
+        return words
+
+
+def round_channels(channels: float, divisor: int = 8) -> int:
+    """The multiple of `divisor` nearest to `channels`, never more than 10 % below (MobileNet's rounding)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def same_padding(kernel_size: int, dilation: int = 1) -> int:
+    """Pixels of zeros on each side under which a convolution of stride 1 keeps a map's size (odd kernels)."""
+    return dilation * (kernel_size - 1) // 2
+
+
+def conv_side(side: int, kernel_size: int, stride: int, padding: Value, dilation: int = 1) -> int:
+    """Side of the map that a convolution or pool makes of one of `side` pixels; below 1: there is none."""
+    pixels = same_padding(kernel_size, dilation) if padding == "same" else int(padding)
+    room = side + 2 * pixels - dilation * (kernel_size - 1) - 1
+    return room // stride + 1 if room >= 0 else 0
+
+
+def rules(schema: type[Block]) -> dict[str, FieldRule]:
+    """The fields of a block schema and the rule of each, in the order of their definition."""
+    return {field.name: field.metadata["rule"] for field in dataclasses.fields(schema)}

@@ -1,0 +1,147 @@
+"""Blocks without branches on the device: convolutions, separable convolutions, pools, activations."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nas import block_fields as fields
+from nas.block_fields import Value
+from nas.blocks.base import Block, conv_side, same_padding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(Block):
+    """Convolution, normalization, activation: stems, plain networks (AlexNet, VGG, NiN), 1x1 heads.
+
+    While it trains, linear branches may stand beside the convolution; they are summed into it when fused:
+    `repvgg` adds a 1x1 and an identity (arXiv:2101.03697; with `branch_count` above 1 as in MobileOne,
+    arXiv:2206.04040), `acnet` 1xk and kx1 (arXiv:1908.03930), `dbb` 1x1, 1x1-kxk and 1x1-average pool
+    (arXiv:2103.13425).
+    """
+
+    name: ClassVar[str] = "conv"
+    out_channels: int = fields.out_channels()
+    kernel_size: int = fields.kernel_size(odd=False)
+    stride: int = fields.stride()
+    padding: int | str = fields.padding()
+    dilation: int = fields.number(int, 1, 1, 16, "distance of the kernel's taps, pixels")
+    groups: int = fields.groups("groups of the convolution")
+    activation: str = fields.activation()
+    norm: str = fields.norm()
+    norm_eps: float = fields.norm_eps()
+    branches: str = fields.branches()
+    branch_count: int = fields.branch_count()
+
+    def grouped_convolutions(self, in_channels: int) -> tuple[tuple[int, int, int], ...]:
+        """See `Block.grouped_convolutions`."""
+        return ((in_channels, self.out_channels, self.groups),)
+
+    @property
+    def padding_pixels(self) -> int:
+        """Zeros on each side."""
+        return same_padding(self.kernel_size, self.dilation) if self.padding == "same" else int(self.padding)
+
+    def resolved(self, in_channels: int | None) -> dict[str, Value]:
+        """See `Block.resolved`."""
+        branches, count = self.effective_branches()
+        return {"padding": self.padding_pixels, "branches": branches, "branch_count": count}
+
+    def effective_branches(self) -> tuple[str, int]:
+        """`branches` and `branch_count` where sums are exact: with BatchNorm and a kernel that has its map's centre."""
+        centred = self.kernel_size % 2 == 1 and self.padding_pixels == same_padding(self.kernel_size, self.dilation)
+        return (self.branches, self.branch_count) if self.norm == "batch" and centred else ("none", 1)
+
+    def output_side(self, side: int) -> int:
+        """See `Block.output_side`."""
+        return conv_side(side, self.kernel_size, self.stride, self.padding, self.dilation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Separable(Block):
+    """Depthwise kxk, then pointwise 1x1: MobileNetV1's block (arXiv:1704.04861) and MobileOne's.
+
+    With `mid_activation: none` there is no normalization in the middle either, as in Xception (arXiv:1610.02357).
+    """
+
+    name: ClassVar[str] = "separable"
+    out_channels: int = fields.out_channels()
+    kernel_size: int = fields.kernel_size()
+    stride: int = fields.stride()
+    dilation: int = fields.number(int, 1, 1, 16, "distance of the depthwise kernel's taps, pixels")
+    depth_multiplier: int = fields.number(int, 1, 1, 16, "middle channels over input channels")
+    mid_activation: str = fields.activation("activation after the depthwise convolution")
+    activation: str = fields.activation()
+    norm: str = fields.norm()
+    norm_eps: float = fields.norm_eps()
+    branches: str = fields.branches()
+    branch_count: int = fields.branch_count()
+
+    def resolved(self, in_channels: int | None) -> dict[str, Value]:
+        """See `Block.resolved`."""
+        branches, count = self.effective_branches()
+        return {"branches": branches, "branch_count": count}
+
+    def effective_branches(self) -> tuple[str, int]:
+        """`branches` and `branch_count` of both convolutions, where each has its BatchNorm."""
+        normed = self.norm == "batch" and self.mid_activation != "none"
+        return (self.branches, self.branch_count) if normed else ("none", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool(Block):
+    """Pooling between blocks; left out where images are too small for its stride."""
+
+    name: ClassVar[str] = "pool"
+    kind: str = fields.word("max", ("max", "avg"), "maximum or average")
+    kernel_size: int = fields.kernel_size(2, odd=False)
+    stride: int = fields.stride(2)
+    padding: int | str = fields.padding(0)
+    ceil: bool = fields.flag(False, "whether a window that hangs over the edge counts")
+    dropout: float = fields.number(float, 0.0, 0, 0.95, "share of values dropped while training", train_only=True)
+
+    @property
+    def padding_pixels(self) -> int:
+        """Zeros (or, for the maximum, nothing) on each side; a pool takes at most half its window."""
+        pixels = same_padding(self.kernel_size) if self.padding == "same" else int(self.padding)
+        return min(pixels, self.kernel_size // 2)
+
+    def resolved(self, in_channels: int | None) -> dict[str, Value]:
+        """See `Block.resolved`."""
+        return {"padding": self.padding_pixels}
+
+    def output_side(self, side: int) -> int:
+        """See `Block.output_side`."""
+        room = side + 2 * self.padding_pixels - self.kernel_size
+        if room < 0:
+            return 0
+        out = (-(-room // self.stride) if self.ceil else room // self.stride) + 1
+        # A window that begins beyond the image does not count.
+        return out - 1 if self.ceil and (out - 1) * self.stride >= side + self.padding_pixels else out
+
+    def without_stride(self) -> Block:
+        """See `Block.without_stride`: nothing is left of the pool."""
+        return dataclasses.replace(self, kernel_size=1, stride=1, padding=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormActivation(Block):
+    """Normalization and activation by themselves, the end of pre-activation networks.
+
+    What comes before it is a sum or a concatenation, so its BatchNorm has no convolution to fold into and stays.
+    """
+
+    name: ClassVar[str] = "norm_activation"
+    activation: str = fields.activation()
+    norm: str = fields.word("batch", ("batch", "group"), "normalization")
+    norm_eps: float = fields.norm_eps(stays=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesActivation(Block):
+    """VanillaNet's activation: a ReLU, then a depthwise convolution over (2 n + 1)^2 pixels (arXiv:2305.12972)."""
+
+    name: ClassVar[str] = "series_activation"
+    series: int = fields.number(int, 3, 1, 7, "pixels on each side that an output sees")
+    norm_eps: float = fields.norm_eps()

@@ -1,0 +1,115 @@
+"""Starting from weights on disk: our own files, and torchvision's for the networks that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from nas.networks.builder import Network
+from nas.networks.heads import AuxiliaryBlock, ClassifierBlock, ConvClassifierBlock
+
+NOT_WEIGHTS = ("num_batches_tracked", ".lam")
+
+
+def load_weights(network: Network, file: Path) -> None:
+    """Fills a network in train form with the weights of a file, in place.
+
+    Tensors are matched by order and number of values, not by name: our modules register theirs in the order in
+    which torchvision's do, so its pretrained weights fit the zoo's networks. A last layer for another number of
+    classes keeps its fresh values; auxiliary classifiers do where the file has none.
+
+    Args:
+        network: the train form.
+        file: `.safetensors`, or `.pt`/`.pth` with a state dict. The latter are read without running any code that
+            they may hold (`weights_only`).
+
+    Raises:
+        ValueError: the file cannot be read, or holds another network's weights.
+    """
+    given = {name: value for name, value in _read(file).items() if not name.endswith(NOT_WEIGHTS)}
+    reasons = []
+    for targets in _orders(network):
+        try:
+            pairs = _matched(targets, list(given.items()))
+        except ValueError as error:
+            reasons.append(str(error))
+            continue
+        with torch.no_grad():
+            for target, value in pairs:
+                target.copy_(value.reshape(target.shape))
+        return
+    raise ValueError(f"weights={file} does not hold this network: {reasons[0]}")
+
+
+def _read(file: Path) -> Mapping[str, Tensor]:
+    try:
+        state = (
+            load_file(file)
+            if file.suffix == ".safetensors"
+            else torch.load(file, map_location="cpu", weights_only=True)
+        )
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"weights={file} cannot be read: {_first_line(error)}") from None
+    except Exception as error:  # the unpickler's own, of a module that torch keeps private
+        raise ValueError(f"weights={file} is no state dict: {_first_line(error)}") from None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"weights={file} is no state dict: allowed is a mapping of names to tensors")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+Target = tuple[str, Tensor, bool]  # name, tensor, whether it may stay as it is
+
+
+def _orders(network: Network) -> list[list[Target]]:
+    """The network's tensors in the orders in which a file may hold them.
+
+    torchvision registers auxiliary heads where they stand (Inception V3) or after all else but the classifier
+    (GoogLeNet); a file may also lack them.
+    """
+    body: list[Target] = []
+    auxiliary: list[Target] = []
+    inline: list[Target] = []
+    for i, block in enumerate(network.blocks):
+        last = _logits(block)
+        state = block.state_dict(prefix=f"blocks.{i}.", keep_vars=True)
+        targets = [
+            (name, tensor, name.rpartition(".")[0] == f"blocks.{i}.{last}")
+            for name, tensor in state.items()
+            if not name.endswith(NOT_WEIGHTS)
+        ]
+        if isinstance(block, ClassifierBlock | ConvClassifierBlock):
+            return [[*inline, *targets], [*body, *auxiliary, *targets], [*body, *targets]]
+        (auxiliary if isinstance(block, AuxiliaryBlock) else body).extend(targets)
+        inline.extend(targets)
+    raise AssertionError("an architecture ends with its classifier")
+
+
+def _logits(block: torch.nn.Module) -> str:
+    """The name, within a block, of the layer that makes logits; empty where there is none."""
+    if isinstance(block, ConvClassifierBlock):
+        return "conv"
+    return f"layers.{len(block.layers) - 1}" if isinstance(block, ClassifierBlock | AuxiliaryBlock) else ""
+
+
+def _matched(targets: list[Target], given: list[tuple[str, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    if len(targets) != len(given):
+        raise ValueError(f"it has {len(given)} tensors, the network {len(targets)}")
+    pairs = []
+    for (name, target, may_stay), (given_name, value) in zip(targets, given, strict=True):
+        # A fully connected layer may stand for a convolution over the whole map (auxiliary heads).
+        if target.shape == value.shape or (
+            value.ndim == 2 and target.ndim > 1 and target.flatten(1).shape == value.shape
+        ):
+            pairs.append((target, value))
+        elif not (may_stay and target.shape[1:] == value.shape[1:]):
+            raise ValueError(f"{given_name} is {tuple(value.shape)} where {name} is {tuple(target.shape)}")
+    return pairs
