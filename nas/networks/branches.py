@@ -98,7 +98,9 @@ class PaddedPair(nn.Module):
                 count_include_pad=True,
                 like=pointwise.weight,
             )
-        padded = LinearConv(pointwise.weight, pointwise.bias, padding=(self.padding, self.padding), groups=pointwise.groups)
+        padded = LinearConv(
+            pointwise.weight, pointwise.bias, padding=(self.padding, self.padding), groups=pointwise.groups
+        )
         return affine_after(compose(padded, second), *affine_of(self.norm))
 
 
