@@ -26,6 +26,11 @@ RANDOM = settings(max_examples=30, deadline=None, derandomize=True)
 EXACT = 1e-12
 
 
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    torch.manual_seed(0)
+
+
 def images(channels: int = 4, size: int = 9, seed: int = 0) -> Tensor:
     return torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -417,7 +422,6 @@ def test_dropout_stays():
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "vgg11_bn"])
 def test_networks_of_torchvision_fuse_wholly(name):
-    torch.manual_seed(0)
     network = getattr(torchvision.models, name)(num_classes=10)
     if name == "vgg11_bn":  # its classifier alone has 120 million weights
         network.avgpool, network.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(512, 10)
