@@ -9,18 +9,18 @@ stage does not have) exists only where the walk gets to it.
 from __future__ import annotations
 
 import itertools
-import math
 import numbers
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.architecture import Architecture
 from nas.block_fields import Value
 from nas.blocks import Block
 from nas.space_match import encoding_of
+from nas.space_size import count_encodings
 from nas.stage import Stage
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class SearchSpace:
         shared: choices made once for the whole network.
         stages: templates in order, those of stem and head included.
         path: the file that it came from.
-        text: that file's text.
+        text: the space as YAML that loads alone: that file's text, with what it extends written out.
+        published: figures that the source states for a network, such as its `params`.
     """
 
     name: str
@@ -52,6 +53,7 @@ class SearchSpace:
     stages: tuple[Stage, ...]
     path: Path
     text: str
+    published: Mapping[str, Any]
 
     def assemble(self, choose: Choose) -> Architecture:
         """Walks through the choices and returns the architecture that they make."""
@@ -64,11 +66,13 @@ class SearchSpace:
                 chosen[name] = choose(name, options)
             return chosen[name]
 
-        for name, options in self.shared.items():
-            decide(name, options)
+        shared = {name: decide(name, options) for name, options in self.shared.items()}
         parts: dict[str, list[tuple[Block, ...]]] = {"stem": [], "stages": [], "head": []}
         for stage in self.stages:
-            blocks = stage.assemble(lambda choice, i, stage=stage: decide(choice.name(stage.name, i), choice.options))
+            resolved = stage.resolve(shared)
+            blocks = resolved.assemble(
+                lambda choice, i, stage=stage: decide(choice.name(stage.name, i), choice.options)
+            )
             parts[stage.part].append(blocks)
         return Architecture(
             stem=tuple(itertools.chain(*parts["stem"])),
@@ -127,13 +131,7 @@ class SearchSpace:
     @property
     def size(self) -> int:
         """Number of encodings: the different ways to make all choices."""
-        structural = {c.shared for stage in self.stages for c in (stage.depth, stage.block) if c.shared}
-        free = math.prod(len(options) for name, options in self.shared.items() if name not in structural)
-        total = 0
-        for values in itertools.product(*(self.shared[name] for name in sorted(structural))):
-            shared = dict(zip(sorted(structural), values, strict=True))
-            total += math.prod(stage.encodings(shared) for stage in self.stages)
-        return free * total
+        return count_encodings(self.stages, self.shared)
 
     def enumerate(self) -> Iterator[dict[str, Value]]:
         """The choices of every encoding, in a fixed order. Look at `size` first."""

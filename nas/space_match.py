@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from nas.block_fields import Value
 from nas.blocks import Block
-from nas.stage import Choice, Stage
+from nas.choice import Choice
+from nas.stage import Stage
+
+Demand = tuple[Choice, int, Value]  # a setting, the block's place in its stage, the value that it has to have
+Shared = Mapping[str, tuple[Value, ...]]
 
 
-def encoding_of(
-    blocks: tuple[Block, ...], stages: tuple[Stage, ...], shared: Mapping[str, tuple[Value, ...]]
-) -> dict[str, Value] | None:
+def encoding_of(blocks: tuple[Block, ...], stages: tuple[Stage, ...], shared: Shared) -> dict[str, Value] | None:
     """The choices under which `stages` make `blocks`, or None. `blocks` are divided by trying every depth."""
     dead: set[tuple[int, int, frozenset[tuple[str, Value]]]] = set()
+    needed: list[set[str]] = [{c.given for c in stage.choices() if c.given} for stage in stages]
+    for i in reversed(range(len(stages) - 1)):
+        needed[i] |= needed[i + 1]
 
     def search(i: int, start: int, bound: dict[str, Value]) -> dict[str, Value] | None:
         if i == len(stages):
             return bound if start == len(blocks) else None
-        # What a stage bound matters to later ones only where it is shared.
-        state = (i, start, frozenset((name, value) for name, value in bound.items() if name in shared))
+        # What is bound matters to later stages only where they refer to it.
+        state = (i, start, frozenset((name, value) for name, value in bound.items() if name in needed[i]))
         if state in dead:
             return None
         for depth in map(int, stages[i].depth.options):
-            extended = dict(bound)
-            if start + depth <= len(blocks) and _fits(stages[i], blocks[start : start + depth], extended):
+            demands = _demands(stages[i], blocks[start : start + depth]) if start + depth <= len(blocks) else None
+            for extended in _ways(stages[i].name, demands, bound, shared) if demands else ():
                 found = search(i + 1, start + depth, extended)
                 if found is not None:
                     return found
@@ -32,32 +37,41 @@ def encoding_of(
         return None
 
     found = search(0, 0, {})
+    if found is None:
+        return None
     # A shared choice that no block of this network asks for is free: its first option will do.
-    unused = {name: options[0] for name, options in shared.items() if len(options) > 1}
-    return None if found is None else unused | found
+    made = {name: options[0] for name, options in shared.items()} | found
+    return {name: value for name, value in made.items() if len(shared.get(name, ())) != 1}
 
 
-def _fits(stage: Stage, run: tuple[Block, ...], bound: dict[str, Value]) -> bool:
-    """Whether a stage can make these blocks under the choices already bound; binds those that it takes."""
-    if not _bind(stage.depth, len(run), stage.depth.name(stage.name, 0), bound):
-        return False
+def _demands(stage: Stage, run: tuple[Block, ...]) -> list[Demand] | None:
+    """What a stage's settings have to be so that it makes these blocks, those that are given last; None: it can't."""
+    demands: list[Demand] = [(stage.depth, 0, len(run))]
     for i, block in enumerate(run):
-        if not _bind(stage.block, block.name, stage.block.name(stage.name, i), bound):
-            return False
-        given = stage.settings[block.name]
-        template = {field: given[field] for field in given if field != "stride" or i == 0}
-        values = {field: getattr(block, field) for field in template}
-        if not all(_bind(c, values[field], c.name(stage.name, i), bound) for field, c in template.items()):
-            return False
+        if block.name not in stage.settings:
+            return None
+        settings = stage.settings[block.name]
+        values = {field: getattr(block, field) for field in settings if field != "stride" or i == 0}
         # Fields that the file does not mention, and later strides, must have their defaults.
         if type(block)(**values) != block:
-            return False
-    return True
+            return None
+        demands += [(stage.block, i, block.name), *((settings[field], i, value) for field, value in values.items())]
+    if any(value not in choice.options for choice, _, value in demands):
+        return None
+    return sorted(demands, key=lambda demand: demand[0].given is not None)
 
 
-def _bind(choice: Choice, value: Value, name: str, bound: dict[str, Value]) -> bool:
-    if value not in choice.options or bound.get(name, value) != value:
-        return False
-    if len(choice.options) > 1:
-        bound[name] = value
-    return True
+def _ways(stage: str, demands: list[Demand], bound: dict[str, Value], shared: Shared) -> Iterator[dict[str, Value]]:
+    """`bound` with the choices that meet the demands, in every way that the shared choices they need can be made."""
+    bound = dict(bound)
+    for done, (choice, i, value) in enumerate(demands):
+        if choice.given and choice.given not in bound:
+            for option in shared[choice.given]:
+                yield from _ways(stage, demands[done:], {**bound, choice.given: option}, shared)
+            return
+        case = choice.under(bound)
+        if case is None or value not in case.options or bound.get(case.name(stage, i), value) != value:
+            return
+        if len(case.options) > 1:
+            bound[case.name(stage, i)] = value
+    yield bound

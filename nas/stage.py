@@ -5,33 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas.block_fields import Value
 from nas.blocks import Block, block_schema
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The values that one setting may take; with a single option it is fixed and never asked for.
-
-    Attributes:
-        key: the setting's name within its stage, e.g. `kernel_size` or `bottleneck.expansion`.
-        options: the values, at least one.
-        per_block: asked for anew in each block of the stage.
-        shared: name of the space-wide choice that decides instead, if any.
-    """
-
-    key: str
-    options: tuple[Value, ...]
-    per_block: bool = False
-    shared: str | None = None
-
-    def name(self, stage: str, block: int) -> str:
-        """The parameter's name in a trial; dots, since Ray's flattening owns the slash."""
-        if self.shared:
-            return self.shared
-        return f"{stage}.block{block + 1}.{self.key}" if self.per_block else f"{stage}.{self.key}"
+from nas.choice import Choice
 
 
 @dataclass(frozen=True)
@@ -60,8 +38,24 @@ class Stage:
         yield self.block
         yield from {choice.key: choice for fields in self.settings.values() for choice in fields.values()}.values()
 
+    def resolve(self, shared: Mapping[str, Value]) -> Stage:
+        """The stage under values of shared choices: nothing in it is given any more.
+
+        A setting that has no case there is left out: no block that asks for it can be there. So is one whose
+        shared choice is not among `shared`; depth and block need theirs.
+        """
+        depth, block = self.depth.under(shared), self.block.under(shared)
+        assert depth is not None
+        if block is None:  # the stage has no block there
+            block = Choice(self.block.key, ())
+        settings = {}
+        for name in map(str, block.options):
+            cases = {field: choice.under(shared) for field, choice in self.settings[name].items()}
+            settings[name] = {field: case for field, case in cases.items() if case is not None}
+        return replace(self, depth=depth, block=block, settings=settings)
+
     def assemble(self, pick: Callable[[Choice, int], Value]) -> tuple[Block, ...]:
-        """The stage's blocks; only the first one has the stage's stride."""
+        """The blocks of a resolved stage; only the first one has the stage's stride."""
         blocks = []
         for i in range(int(pick(self.depth, 0))):
             name = str(pick(self.block, i))
@@ -71,14 +65,13 @@ class Stage:
             blocks.append(block_schema(name)(**fields))
         return tuple(blocks)
 
-    def encodings(self, shared: Mapping[str, Value]) -> int:
-        """Number of ways to make this stage's own choices, given the shared ones."""
-        depths = (shared[self.depth.shared],) if self.depth.shared else self.depth.options
-        names = (shared[self.block.shared],) if self.block.shared else self.block.options
+    def encodings(self) -> int:
+        """Number of ways to make the choices of a resolved stage."""
+        names = self.block.options
         most = len(names) if self.block.per_block else 1
         used_sets = [used for size in range(1, most + 1) for used in itertools.combinations(map(str, names), size)]
         total = 0
-        for depth in map(int, depths):
+        for depth in map(int, self.depth.options):
             if depth == 0:
                 total += 1
                 continue
@@ -88,9 +81,8 @@ class Stage:
         return total
 
     def _own(self, name: str, per_block: bool) -> list[Choice]:
-        """The choices of a block name that are neither shared nor the stride."""
-        fields = self.settings[name].items()
-        return [c for f, c in fields if f != "stride" and not c.shared and c.per_block == per_block]
+        """The choices of a block name but for the stride."""
+        return [c for f, c in self.settings[name].items() if f != "stride" and c.per_block == per_block]
 
     def _chains_of_exactly(self, used: tuple[str, ...], depth: int) -> int:
         """Ways to make the per-block choices of `depth` blocks in which just the names `used` occur, all of them.
@@ -103,7 +95,7 @@ class Stage:
 
         def first(name: str) -> int:
             stride = self.settings[name].get("stride")
-            return later(name) * (len(stride.options) if stride and not stride.shared else 1)
+            return later(name) * (len(stride.options) if stride else 1)
 
         total = 0
         for size in range(1, len(used) + 1):

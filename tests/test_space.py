@@ -43,11 +43,25 @@ head:
 
 # ---------------------------------------------------------------- small random spaces, and what they mean
 
-CHANNELS = st.sampled_from([8, 16, [8, 16], {"from": 8, "to": 24, "step": 8}, {"per_block": [8, 16]}])
-KERNELS = st.sampled_from([3, [1, 3], {"per_block": [3, 5]}, {"shared": "kernel"}])
+CHANNELS = st.sampled_from(
+    [
+        *(8, 16, [8, 16], {"from": 8, "to": 24, "step": 8}, {"per_block": [8, 16]}),
+        {"shared": "width", "times": 16},
+        {"given": "mode", 0: 8, 2: [8, 24], "else": [16, 24]},
+    ]
+)
+KERNELS = st.sampled_from(
+    [3, [1, 3], {"per_block": [3, 5]}, {"shared": "kernel"}, {"given": "kernel", 3: 5, 5: [1, 3]}]
+)
 ACTIVATIONS = st.sampled_from(["relu", ["relu", "none"], {"per_block": ["relu", "gelu"]}, {"shared": "activation"}])
 STRIDES = st.sampled_from([1, 2, [1, 2], {"per_block": [1, 2]}])
-DEPTHS = st.sampled_from([1, 2, 3, [0, 1], [0, 2], {"from": 0, "to": 2}, {"shared": "depth"}])
+DEPTHS = st.sampled_from(
+    [
+        *(1, 2, 3, [0, 1], [0, 2], {"from": 0, "to": 2}, {"shared": "depth"}),
+        {"given": "mode", 0: 0, 1: {"from": 0, "to": 2}, 2: 1},
+        {"shared": "width", "times": 2, "step": 1},
+    ]
+)
 BLOCKS = st.sampled_from(
     [
         "conv",
@@ -57,6 +71,7 @@ BLOCKS = st.sampled_from(
         {"per_block": ["conv", "basic"]},
         {"per_block": ["reduce", "basic"]},
         {"shared": "block"},
+        {"given": "mode", 1: "conv", "else": ["basic", "reduce"]},
     ]
 )
 OWN: dict[str, dict[str, list[Any]]] = {
@@ -65,11 +80,36 @@ OWN: dict[str, dict[str, list[Any]]] = {
     "inverted_residual": {"expansion": [1, [1, 2, 3], {"per_block": [1, 2]}], "se_ratio": [[0, 0.25]]},
     "reduce": {"bottleneck_width": [1, [1, 2], {"per_block": [1, 2]}], "activation": ["none", ["relu", "none"]]},
 }
-SHARED = {"kernel": [3, 5], "activation": ["none", "relu"], "depth": [0, 1, 2], "block": ["basic", "reduce"]}
+SHARED: dict[str, list[Any]] = {
+    "kernel": [3, 5],
+    "activation": ["none", "relu"],
+    "depth": [0, 1, 2],
+    "block": ["basic", "reduce"],
+    "mode": [0, 1, 2],
+    "width": [0.5, 1, 1.5],
+}
+# A layer that may be left out, as NAS-Bench-Macro has them: some cases only stand where a block does.
+LAYERS: list[dict[str, Any]] = [
+    {
+        "block": "inverted_residual",
+        "depth": {"given": "mode", 0: 0, "else": 1},
+        "out_channels": 8,
+        "kernel_size": {"given": "mode", 1: 3, 2: [3, 5]},
+    },
+    {
+        "block": {"given": "mode", 1: "conv", 2: ["conv", "basic"]},
+        "depth": {"given": "mode", 0: 0, 1: 1, 2: [1, 2]},
+        "out_channels": {"shared": "width", "times": 16},
+        "conv": {"kernel_size": {"given": "mode", 1: [1, 3], 2: 5}},
+        "basic": {"kernel_size": {"given": "mode", 2: [3, 5]}, "expansion": {"per_block": [0.5, 1]}},
+    },
+]
 LIMIT = 1500
 
 
 def names_in(raw: Any) -> list[str]:
+    if isinstance(raw, dict) and "given" in raw:
+        return ["conv", "basic", "reduce"]
     if isinstance(raw, dict):
         return SHARED["block"] if "shared" in raw else raw["per_block"]
     return raw if isinstance(raw, list) else [raw]
@@ -77,6 +117,8 @@ def names_in(raw: Any) -> list[str]:
 
 @st.composite
 def templates(draw: st.DrawFn) -> dict[str, Any]:
+    if draw(st.integers(0, 4)) == 0:
+        return draw(st.sampled_from(LAYERS))
     words: dict[str, Any] = {"block": draw(BLOCKS), "out_channels": draw(CHANNELS)}
     optional = {"depth": DEPTHS, "kernel_size": KERNELS, "activation": ACTIVATIONS, "stride": STRIDES}
     for key in draw(st.lists(st.sampled_from(sorted(optional)), unique=True)):
@@ -91,7 +133,7 @@ def templates(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def space_words(draw: st.DrawFn) -> dict[str, Any]:
     stages = draw(st.lists(templates(), min_size=1, max_size=2))
-    used = {word["shared"] for word in every_mapping(stages) if "shared" in word}
+    used = {word[key] for word in every_mapping(stages) for key in ("shared", "given") if key in word}
     return {
         "choices": {name: SHARED[name] for name in sorted(used)},
         "stem": [{"block": "conv", "out_channels": draw(st.sampled_from([8, [8, 16]]))}],
@@ -110,8 +152,11 @@ def every_mapping(words: Any) -> list[dict[str, Any]]:
 
 def values_of(raw: Any, shared: dict[str, Any]) -> list[Any]:
     if isinstance(raw, dict):
+        if "given" in raw:
+            value = shared[raw["given"]]
+            return values_of(raw[value] if value in raw else raw["else"], shared)
         if "shared" in raw:
-            return [shared[raw["shared"]]]
+            return [shared[raw["shared"]] * raw.get("times", 1)]
         if "per_block" in raw:
             return raw["per_block"]
         return list(range(raw["from"], raw["to"] + 1, raw.get("step", 1)))
@@ -126,11 +171,11 @@ def chains_of(template: dict[str, Any], shared: dict[str, Any]) -> list[tuple[Bl
     """What a template of a file means, each encoding once, read from the words of the file alone."""
     chains: list[tuple[Block, ...]] = []
     common = {key: raw for key, raw in template.items() if key not in ("block", "depth", *BLOCK_SCHEMAS)}
-    names = values_of(template["block"], shared)
-    for depth in values_of(template.get("depth", 1), shared):
+    for depth in map(int, values_of(template.get("depth", 1), shared)):
         if depth == 0:
             chains.append(())
             continue
+        names = values_of(template["block"], shared)
         for chosen in (
             itertools.product(names, repeat=depth)
             if is_per_block(template["block"])

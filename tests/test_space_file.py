@@ -23,7 +23,7 @@ def test_the_promised_spaces_come_with_the_package():
 def test_every_shipped_file_loads_and_tells_its_source(name):
     space = load_space(name)
     assert space.name == name.removeprefix("zoo/")
-    assert len(space.description) > 20 and space.source
+    assert space.description and space.source
     assert space.path.is_file()
     assert isinstance(space.sample(0), Architecture)
 
@@ -106,6 +106,7 @@ def test_only_the_first_block_of_a_stage_has_its_stride(tmp_path):
 
 
 STAGE = "stages: [{block: conv, out_channels: 8, %s}]\n" + HEAD
+BASIC = "stages: [{block: basic, out_channels: 8, %s}]\n" + HEAD
 BAD = {
     "unknown top key": ("stagez: []\n" + HEAD, ["stagez: unknown key", "stages"]),
     "empty file": ("", ["mapping", "stages", "head"]),
@@ -131,8 +132,8 @@ BAD = {
     ),
     "settings of an absent block": (STAGE % "basic: {expansion: 1}", ["stages[0].basic: unknown key"]),
     "missing field": ("stem: [{block: conv}]\n" + HEAD, ["stem[0].out_channels: missing", "an integer in [1, 8192]"]),
-    "even kernel": (STAGE % "kernel_size: 4", ["stages[0].kernel_size: 4", "an odd integer in [1, 31]"]),
-    "one bad option": (STAGE % "kernel_size: [3, 4]", ["stages[0].kernel_size: 4", "an odd integer in [1, 31]"]),
+    "even kernel": (BASIC % "kernel_size: 4", ["stages[0].kernel_size: 4", "an odd integer in [1, 31]"]),
+    "one bad option": (BASIC % "kernel_size: [3, 4]", ["stages[0].kernel_size: 4", "an odd integer in [1, 31]"]),
     "word for a number": (STAGE % "stride: two", ["stages[0].stride: 'two'", "an integer in [1, 8]"]),
     "a boolean": (STAGE % "stride: yes", ["stages[0].stride: True", "an integer in [1, 8]"]),
     "not a number": (STAGE % "stride: .nan", ["stages[0].stride: nan", "an integer in [1, 8]"]),
@@ -158,7 +159,7 @@ BAD = {
     "range with another key": (STAGE % "stride: {from: 1, to: 2, by: 1}", ["stages[0].stride: ", "'by'", "{from: LOW"]),
     "unknown kind of choice": (STAGE % "stride: {any: [1, 2]}", ["stages[0].stride: {'any': [1, 2]}", "{per_block:"]),
     "bad option per block": (
-        STAGE % "kernel_size: {per_block: [3, 6]}",
+        BASIC % "kernel_size: {per_block: [3, 6]}",
         ["stages[0].kernel_size: 6", "an odd integer in [1, 31]"],
     ),
     "empty per block": (STAGE % "stride: {per_block: []}", ["stages[0].stride.per_block: []", "at least one"]),
@@ -290,8 +291,8 @@ def test_an_architecture_that_cannot_be_found_is_refused(source, parts):
 
 def test_a_json_file_that_holds_none_is_refused_with_its_path_and_the_place(tmp_path):
     path = tmp_path / "arch.json"
-    path.write_text(ARCH.to_json().replace('"kernel_size": 3', '"kernel_size": 2', 1))
-    with pytest.raises(ValueError, match=r"arch\.json: stem\[0\]: conv\.kernel_size: 2 is not allowed"):
+    path.write_text(ARCH.to_json().replace('"kernel_size": 3', '"kernel_size": 0', 1))
+    with pytest.raises(ValueError, match=r"arch\.json: stem\[0\]: conv\.kernel_size: 0 is not allowed"):
         load_architecture(path)
 
 
