@@ -369,6 +369,19 @@ def test_a_whole_network_switches_by_fusing_its_children():
     assert relative_difference(expected.detach(), network(images()).detach()) < EXACT
 
 
+def test_a_layer_that_is_used_outside_of_a_network_that_switches_by_itself_keeps_its_weights():
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Whole(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+            self.again = self.inner.blocks[0]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x) + self.again(x)
+
+    check(ready(Around()), images())
+
+
 @pytest.mark.parametrize(
     ("network", "path"),
     [
