@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from nas.block_fields import Value
-from nas.blocks import Block, Classifier, block_from_dict
+from nas.blocks import Block, Classifier, Reduce, block_from_dict, run_paddings
 
 SCHEMA_VERSION = 1
 ID_LENGTH = 12
@@ -102,9 +102,12 @@ class Architecture:
     def _hash(self, deploy: bool) -> str:
         in_channels: int | None = None
         words: list[dict[str, Value]] = []
-        for block in self.blocks:
+        paddings = run_paddings(self.blocks)
+        for i, block in enumerate(self.blocks):
             if not (deploy and block.train_only):
-                words.append(block.canonical(in_channels, deploy))
+                # What collapses is on the device the convolution that it collapses to.
+                shipped = block.as_conv(paddings[i]) if deploy and isinstance(block, Reduce) else block
+                words.append(shipped.canonical(in_channels, deploy))
             if in_channels is not None or hasattr(block, "out_channels"):
                 in_channels = block.output_channels(in_channels or 0)
         canonical = json.dumps([SCHEMA_VERSION, words], sort_keys=True, separators=(",", ":"))

@@ -112,7 +112,7 @@ def stride(default: int = 1) -> Any:
 def padding(default: int | str = "same") -> Any:
     """The zeros around a convolution's or a pool's input."""
     meaning = "pixels of zeros on each side; same: what keeps a map's size at stride 1 (odd kernels)"
-    return number(int, default, 0, 15, meaning, options=("same",))
+    return number(int, default, 0, 1024, meaning, options=("same",))
 
 
 def groups(meaning: str) -> Any:

@@ -88,6 +88,10 @@ class SearchConfig:
     resume: bool = _key(False, "continue the run of this name")
     device: str = _key("auto", "where networks are trained and timed", options=("auto", "cpu", "cuda"))
     objectives: list[str] = _key(["error", "latency_ms"], "two or more of error, latency_ms, macs, params")
+    merge: str = _key(
+        "macs", "macs: runs of linear convolutions become fewer ones where that saves MACs", options=("none", "macs")
+    )
+    weights: str | None = _key(None, "file of weights to start from (torchvision's, ours), for a space of one network")
     sampler: str = _key("tpe", "who proposes architectures: tpe, nsga2 or random")
     scheduler: str = _key("full", "full: every trial trains all its epochs", options=("full",))
     train: TrainConfig = field(default_factory=TrainConfig)

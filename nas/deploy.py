@@ -15,14 +15,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
+from nas.config import first_line
 from nas.data import ImageData
 from nas.networks.builder import build
 from nas.networks.fusing import unfused_norms
+from nas.networks.merging import MergePlan, apply_merges, merge_plan_from_json
 
+MERGES = "merges"  # key of the merge plan in a weights file's metadata
 TOLERANCE = 1e-4  # largest difference of ONNX Runtime's outputs over the largest output
 
 
@@ -30,27 +34,42 @@ class ExportFailed(RuntimeError):
     """A file does not hold the network that it should."""
 
 
-def save_weights(network: nn.Module, file: Path) -> None:
-    """Writes a network's weights as safetensors, at once: no reader sees half a file."""
+def save_weights(network: nn.Module, merges: MergePlan, file: Path) -> None:
+    """Writes a merged network's weights and how it was merged as safetensors, at once: no reader sees half a file."""
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    save_file(state, draft)
+    save_file(state, draft, metadata={MERGES: merges.to_json()})
     draft.chmod(0o644)  # safetensors gives it to its owner alone
     draft.replace(file)
 
 
 def load_deployed(arch: Architecture, weights: Path, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
-    """The fused network of an architecture with weights that `save_weights` wrote.
+    """The fused and merged network of an architecture with weights that `save_weights` wrote.
 
     Raises:
         ValueError: the file cannot be read, or holds another network's weights.
     """
     network = build(arch, num_classes=num_classes, input_shape=input_shape, form="deploy")
+    network = apply_merges(network, load_merges(weights))
     try:
         network.load_state_dict(load_file(weights))
     except Exception as error:  # safetensors raises its own, torch a RuntimeError of many lines
         raise ValueError(f"{weights} does not hold this network: {str(error).splitlines()[0]}") from None
     return network
+
+
+def load_merges(weights: Path) -> MergePlan:
+    """How the network was merged whose weights `save_weights` wrote.
+
+    Raises:
+        ValueError: the file cannot be read, or its plan cannot.
+    """
+    try:
+        with safe_open(weights, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except Exception as error:  # safetensors raises its own
+        raise ValueError(f"{weights} cannot be read: {first_line(error)}") from None
+    return merge_plan_from_json(metadata[MERGES]) if MERGES in metadata else MergePlan(())
 
 
 @dataclass(frozen=True)
@@ -59,6 +78,7 @@ class Model:
 
     architecture: Architecture
     network: nn.Module
+    merges: MergePlan
     data: ImageData
     metrics: dict[str, Any]
 
@@ -76,7 +96,7 @@ def export_model(model: Model, directory: Path) -> None:
     draft.mkdir(parents=True)
     try:
         (draft / "architecture.json").write_text(model.architecture.to_json() + "\n", encoding="utf-8")
-        save_weights(model.network, draft / "model.safetensors")
+        save_weights(model.network, model.merges, draft / "model.safetensors")
         network = model.network.cpu()
         example = model.data.normalize(model.data.test.x[:2].cpu())
         _write_onnx(network, example, draft / "model.onnx")
@@ -86,6 +106,7 @@ def export_model(model: Model, directory: Path) -> None:
             "input": _input_words(model.data),
             "classes": list(model.data.classes),
             "unfused_norms": unfused_norms(network),
+            "merged": [list(segment) for segment in model.merges.segments],
             "onnx_difference": difference,
         }
         (draft / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

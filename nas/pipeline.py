@@ -1,7 +1,7 @@
 """The spine: one architecture in, events out.
 
-    build the deploy form -> price it -> stop here if it breaks a constraint
-      -> build the train form -> train -> fuse -> evaluate the fused network
+    build the deploy form -> plan its mergers -> price it -> stop here if it breaks a constraint
+      -> build the train form -> train -> fuse -> merge by the plan -> evaluate what ships
 
 The cost is read from the deploy form before there is anything to train, and the accuracy from the deploy form
 after training: what is reported is what is shipped. This module knows neither Ray nor files.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -24,6 +25,8 @@ from nas.latency.measure import measure
 from nas.latency.memory import RememberedLatency
 from nas.networks.builder import build
 from nas.networks.fusing import fuse
+from nas.networks.merging import MergePlan, apply_merges, conv_macs, plan_merges
+from nas.networks.weights import load_weights
 from nas.objectives import Constraint
 from nas.training import Diverged, TimedOut, deadline, evaluate, train
 from nas.trial import Cost, Ended, EpochEnded, Event, Priced, Rung, Started, TrialState
@@ -40,7 +43,9 @@ class Job:
         constraints: upper limits on costs.
         device: "cpu" or "cuda".
         seed: of the search; with an architecture's id it decides the seed of its training.
+        merge: "macs" to merge runs of linear convolutions where that saves multiply-adds, or "none".
         timeout_s: longest time of a trial, seconds.
+        weights: file of weights that trainings start from.
     """
 
     data: ImageData
@@ -49,7 +54,21 @@ class Job:
     constraints: tuple[Constraint, ...]
     device: str
     seed: int
+    merge: str
     timeout_s: float | None = None
+    weights: Path | None = None
+
+    def build(self, arch: Architecture) -> nn.Module:
+        """The train form of an architecture for this job's images, on its device, as its training begins.
+
+        Raises:
+            ValueError: `weights` does not fit.
+        """
+        torch.manual_seed(training_seed(self.seed, arch))
+        network = build(arch, num_classes=self.data.num_classes, input_shape=self.data.input_shape, form="train")
+        if self.weights is not None:
+            load_weights(network, self.weights)
+        return network.to(self.device)
 
     def on_device(self) -> Job:
         """The same job with the images that trials use on its device; test images stay where they are."""
@@ -62,7 +81,7 @@ def judge(
     arch: Architecture,
     job: Job,
     remembered: RememberedLatency | None,
-    keep: Callable[[nn.Module], None],
+    keep: Callable[[nn.Module, MergePlan], None],
 ) -> Generator[Event, None, None]:
     """Judges one architecture; the last event is always an `Ended`.
 
@@ -71,7 +90,7 @@ def judge(
         arch: what to judge.
         job: data, recipe and limits.
         remembered: the latency of this deploy form, if it was measured before.
-        keep: is given the fused network when it has been evaluated.
+        keep: is given the fused network when it has been evaluated, and how it was merged.
     """
     try:
         yield from _judge(trial, arch, job, remembered, keep)
@@ -87,24 +106,22 @@ def _judge(
     arch: Architecture,
     job: Job,
     remembered: RememberedLatency | None,
-    keep: Callable[[nn.Module], None],
+    keep: Callable[[nn.Module, MergePlan], None],
 ) -> Generator[Event, None, None]:
     check_time = deadline(job.timeout_s)
-    cost = price(arch, job, remembered)
+    shipped, merges = deploy_form(arch, job)
+    cost = price(shipped, job, remembered)
     yield Priced(trial, cost.params, cost.macs, cost.latency_ms, cost.latency_iqr_ms, remembered is not None)
     broken = broken_constraint(cost, job.constraints)
     if broken:
         yield Ended(trial, TrialState.INFEASIBLE, broken)
         return
 
-    seed = training_seed(job.seed, arch)
-    torch.manual_seed(seed)
-    network = build(arch, num_classes=job.data.num_classes, input_shape=job.data.input_shape, form="train")
-    network.to(job.device)
+    network = job.build(arch)
     yield Started(trial, sum(parameter.numel() for parameter in network.parameters()))
     start, loss, epochs = time.perf_counter(), float("nan"), 0
     try:
-        for epoch in train(network, job.data, job.train, seed, check_time):
+        for epoch in train(network, job.data, job.train, training_seed(job.seed, arch), check_time):
             loss, epochs = epoch.loss, epoch.number
             yield EpochEnded(trial, epochs, loss)
     except (Diverged, TimedOut) as error:
@@ -112,18 +129,24 @@ def _judge(
         return
     train_s = time.perf_counter() - start
 
-    deployed = fuse(network)
+    deployed = apply_merges(fuse(network), merges)
     accuracy = evaluate(deployed, job.data, job.data.validation)
     yield Rung(trial, epochs, accuracy, loss)
-    keep(deployed)
+    keep(deployed, merges)
     yield Ended(trial, TrialState.COMPLETED, "", accuracy, epochs, train_s)
 
 
-def price(arch: Architecture, job: Job, remembered: RememberedLatency | None) -> Cost:
-    """The cost of an architecture's deploy form, which is built directly: nothing needs to be trained for it."""
-    shape = job.data.input_shape
-    deployed = build(arch, num_classes=job.data.num_classes, input_shape=shape, form="deploy")
-    params, macs = count(deployed, shape)
+def deploy_form(arch: Architecture, job: Job) -> tuple[nn.Module, MergePlan]:
+    """What will ship of an architecture, built directly, and how it is merged: nothing needs to be trained for it."""
+    data = job.data
+    deployed = build(arch, num_classes=data.num_classes, input_shape=data.input_shape, form="deploy")
+    merges = plan_merges(deployed, conv_macs) if job.merge == "macs" else MergePlan(())
+    return apply_merges(deployed, merges), merges
+
+
+def price(deployed: nn.Module, job: Job, remembered: RememberedLatency | None) -> Cost:
+    """The cost of what ships."""
+    params, macs = count(deployed, job.data.input_shape)
     latency = remembered or measure_latency(deployed, job)
     return Cost(params, macs, latency.median_ms, latency.iqr_ms)
 

@@ -43,9 +43,13 @@ def test_json_states_its_schema_and_says_all_fields():
         "out_channels": 8,
         "kernel_size": 3,
         "stride": 1,
+        "padding": "same",
         "bottleneck_width": 4.0,
         "fading_activation": "relu",
+        "fade_share": 0.7,
+        "residual": True,
         "activation": "relu",
+        "norm_eps": 1e-5,
     }
 
 
@@ -194,8 +198,8 @@ def test_an_architecture_ends_with_its_one_classifier(parts):
         ('{"schema": 1, "stem": [], "stages": [{}], "head": []}', ["stages[0]", "{}"]),
         (
             '{"schema": 1, "stem": [], "stages": [[], [{"block": "conv", "out_channels": 8},'
-            ' {"block": "conv", "out_channels": 8, "kernel_size": 4}]], "head": [{"block": "classifier"}]}',
-            ["stages[1][1]", "conv.kernel_size", "4", "an odd integer in [1, 31]"],
+            ' {"block": "basic", "out_channels": 8, "kernel_size": 4}]], "head": [{"block": "classifier"}]}',
+            ["stages[1][1]", "basic.kernel_size", "4", "an odd integer in [1, 31]"],
         ),
         ('{"schema": 1, "stem": [7], "stages": [], "head": []}', ["stem[0]", "7"]),
         (

@@ -20,9 +20,10 @@ from nas.blocks import (
 )
 
 FIELDS = [(name, field) for name, schema in BLOCK_SCHEMAS.items() for field in rules(schema)]
-NUMBER_FIELDS = [(n, f) for n, f in FIELDS if rules(BLOCK_SCHEMAS[n])[f].kind is not str]
+NUMBER_FIELDS = [(n, f) for n, f in FIELDS if rules(BLOCK_SCHEMAS[n])[f].kind in (int, float)]
 WORD_FIELDS = [(n, f) for n, f in FIELDS if rules(BLOCK_SCHEMAS[n])[f].kind is str]
 INTEGER_FIELDS = [(n, f) for n, f in FIELDS if rules(BLOCK_SCHEMAS[n])[f].kind is int]
+FLAG_FIELDS = [(n, f) for n, f in FIELDS if rules(BLOCK_SCHEMAS[n])[f].kind is bool]
 REQUIRED = {name: dict.fromkeys(schema.required_fields(), 16) for name, schema in BLOCK_SCHEMAS.items()}
 
 
@@ -98,6 +99,15 @@ def test_each_integer_field_refuses_fractions(name, field):
         make(name, **{field: 1.5})
 
 
+@pytest.mark.parametrize(("name", "field"), FLAG_FIELDS)
+def test_each_flag_is_true_or_false_and_nothing_like_it(name, field):
+    for value in (True, False):
+        assert getattr(make(name, **{field: value}), field) is value
+    for value in (0, 1, "true", None):
+        with pytest.raises(ValueError, match=rf"^{name}\.{field}: .* is not allowed; allowed: true or false"):
+            make(name, **{field: value})
+
+
 @pytest.mark.parametrize(("name", "field"), WORD_FIELDS)
 def test_each_word_field_takes_each_of_its_words_and_no_other(name, field):
     options = rules(BLOCK_SCHEMAS[name])[field].options
@@ -116,7 +126,18 @@ def test_each_field_says_what_it_means(name, field):
 
 def test_which_fields_exist_only_while_training():
     found = {(name, field) for name, field in FIELDS if rules(BLOCK_SCHEMAS[name])[field].train_only}
-    assert found == {("reduce", "bottleneck_width"), ("reduce", "fading_activation"), ("classifier", "dropout")}
+    assert {field for name, field in found if name == "reduce"} == {
+        "bottleneck_width",
+        "fading_activation",
+        "fade_share",
+        "residual",
+        "norm_eps",
+    }
+    assert {field for name, field in found if name == "conv"} == {"branches", "branch_count", "norm_eps"}
+    assert {field for name, field in found if name == "classifier"} == {"dropout"}
+    on_the_device = {"kernel_size", "out_channels", "activation", "norm", "stride", "groups"}
+    assert {field for name, field in found if not BLOCK_SCHEMAS[name].train_only and field in on_the_device} == set()
+    assert {name for name, schema in BLOCK_SCHEMAS.items() if schema.train_only} == {"auxiliary"}
 
 
 @pytest.mark.parametrize("name", BLOCK_SCHEMAS)
@@ -146,7 +167,10 @@ def test_a_block_survives_its_dictionary(name):
         ({"block": ["conv"]}, ["['conv'] is unknown"]),
         ({"block": "conv"}, ["conv.out_channels is missing", "an integer in [1, 8192]"]),
         ({"block": "conv", "out_channels": 8, "kernal_size": 3}, ["conv.kernal_size is unknown", "kernel_size"]),
-        ({"block": "conv", "out_channels": 8, "kernel_size": 4}, ["conv.kernel_size: 4", "an odd integer in [1, 31]"]),
+        (
+            {"block": "basic", "out_channels": 8, "kernel_size": 4},
+            ["basic.kernel_size: 4", "an odd integer in [1, 31]"],
+        ),
         ({"block": "conv", "out_channels": "8"}, ["conv.out_channels: '8'", "an integer in [1, 8192]"]),
         ({"block": "reduce", "out_channels": 8, "norm": "batch"}, ["reduce.norm is unknown", "bottleneck_width"]),
     ],

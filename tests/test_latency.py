@@ -177,7 +177,7 @@ def test_sizes_below_1_are_refused(shape, sizes):
 
 # --- remembering
 
-KEY = LatencyKey("abc", (1, 8, 8), 10, "torch 2", "float32", 1, 1, "a processor")
+KEY = LatencyKey("abc", (1, 8, 8), 10, "macs", "torch 2", "float32", 1, 1, "a processor")
 VALUE = RememberedLatency(1.25, 0.125)
 OTHER = RememberedLatency(2.5, 0.25)
 
@@ -228,6 +228,7 @@ def test_values_survive_to_the_last_bit(tmp_path, value):
         {"input_shape": (3, 8, 8)},
         {"input_shape": (1, 8, 9)},
         {"num_classes": 11},
+        {"merge": "none"},
         {"backend": "torch 3"},
         {"dtype": "float16"},
         {"batch_size": 2},
@@ -247,8 +248,8 @@ def test_whatever_decides_a_latency_tells_keys_apart(tmp_path, changed):
 
 
 def test_the_key_of_a_network_holds_all_that_was_configured():
-    def key(deploy_id="abc", shape=(1, 8, 8), classes=10, **config):
-        return latency_key(deploy_id, shape, classes, LatencyConfig(**config), "cpu")
+    def key(deploy_id="abc", shape=(1, 8, 8), classes=10, merge="macs", **config):
+        return latency_key(deploy_id, shape, classes, merge, LatencyConfig(**config), "cpu")
 
     base = key()
     assert base == key()
@@ -256,11 +257,12 @@ def test_the_key_of_a_network_holds_all_that_was_configured():
         key("abd"),
         key(shape=(3, 8, 8)),
         key(classes=2),
+        key(merge="none"),
         key(batch_size=8),
         key(threads=2),
         key(backend="other"),
     ]
-    assert len({base, *others}) == 7
+    assert len({base, *others}) == 8
     assert torch.__version__ in base.backend
     assert base.dtype == "float32"
     assert base.device == device_name("cpu") != ""

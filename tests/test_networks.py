@@ -51,6 +51,9 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}
 SAMPLES = range(8)
 SHAPES = [(1, 8, 8), (3, 19, 26)]
 CLASSES = 7
+HEAVY = ("alexnet", "vgg", "vanillanet", "wrn", "wide", "resnet1", "resnet50", "resnext", "inception_v3", "xception")
+# Networks of the zoo of which a test can afford several copies; the others have theirs in tests/test_zoo_*.py.
+LIGHT_ZOO = [n for n in zoo_names() if n in ("resnet18",) or not n.startswith(HEAVY)]
 FADING = tuple(name for name in ACTIVATION_NAMES if name != "none")
 
 
@@ -59,8 +62,25 @@ def faded(arch: Architecture, input_shape: tuple[int, int, int], seed: int = 0, 
     torch.manual_seed(seed)
     network = build(arch, num_classes=CLASSES, input_shape=input_shape)
     randomise(network, seed)
+    if dtype == torch.float64:
+        # Fresh depthwise weights are sqrt(channels) too small for random statistics: images would hardly matter.
+        # In float32 so lively a deep network shows its own rounding instead of the fusion's.
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.data *= math.sqrt(module.groups)
     set_fading(network, 0)
     return network.to(dtype)
+
+
+def foldable_norms(network: nn.Module) -> list[str]:
+    """BatchNorms that read a convolution's output which nobody else reads."""
+    found = []
+    for node in torch.fx.symbolic_trace(network).graph.nodes:
+        if node.op == "call_module" and isinstance(network.get_submodule(node.target), nn.BatchNorm2d):
+            source = node.args[0]
+            if source.op == "call_module" and isinstance(network.get_submodule(source.target), nn.Conv2d):
+                found += [node.target] if len(source.users) == 1 else []
+    return found
 
 
 def images(shape: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float32, batch: int = 3) -> Tensor:
@@ -102,13 +122,13 @@ def test_fused_networks_of_every_space_equal_their_train_form(name, seed, dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", zoo_names())
+@pytest.mark.parametrize("name", LIGHT_ZOO)
 def test_fused_networks_of_the_zoo_equal_their_train_form(name, dtype):
     assert_fuses_exactly(load_architecture(name), (3, 33, 40), 0, dtype)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", [*space_names(), *zoo_names()])
+@pytest.mark.parametrize("name", [*space_names(), *LIGHT_ZOO])
 def test_fusing_gives_the_structure_that_is_built_directly(name, shape):
     archs = [load_architecture(name)] if name in zoo_names() else map(load_space(name).sample, SAMPLES)
     for arch in archs:
@@ -117,8 +137,8 @@ def test_fusing_gives_the_structure_that_is_built_directly(name, shape):
         assert structure(fused) == structure(direct)
         assert [type(module) for module in fused.modules()] == [type(module) for module in direct.modules()]
         assert not any(module.training for module in (*fused.modules(), *direct.modules()))
-        assert unfused_norms(fused) == unfused_norms(direct) == []
-        assert not any("norm" in type(module).__name__.lower() for module in fused.modules())
+        assert unfused_norms(fused) == unfused_norms(direct)
+        assert foldable_norms(fused) == []
         assert not any(isinstance(module, FadingActivation | nn.Dropout) for module in fused.modules())
         assert nas.count(fused, shape) == nas.count(direct, shape)
 
@@ -411,7 +431,7 @@ def test_fuse_refuses_a_network_that_has_not_faded_and_names_the_module(lam):
     )
     set_fading(network, 0)
     set_fading(network.blocks[2], lam)
-    with pytest.raises(ValueError, match=r"blocks\.2\.linear.*lam"):
+    with pytest.raises(ValueError, match=r"network\.blocks\.2.*lam"):
         fuse(network)
     set_fading(network, 0)
     fuse(network)

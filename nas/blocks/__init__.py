@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from nas.blocks.base import Block, round_channels, rules
-from nas.blocks.collapsing import Reduce
+from nas.blocks.collapsing import Reduce, run_paddings
 from nas.blocks.heads import Auxiliary, Classifier
 from nas.blocks.multi_branch import Dense, Fire, Inception, ShuffleV1, ShuffleV2, Transition
 from nas.blocks.plain import Conv, NormActivation, Pool, Separable, SeriesActivation
@@ -44,6 +44,7 @@ __all__ = [
     "block_schema",
     "round_channels",
     "rules",
+    "run_paddings",
 ]
 
 BLOCK_SCHEMAS: dict[str, type[Block]] = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from nas import block_fields as fields
 from nas.block_fields import Value
 from nas.blocks.base import Block, conv_side, same_padding
+from nas.blocks.plain import Conv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,17 @@ class Reduce(Block):
         """Zeros on each side, where the block stands alone."""
         return same_padding(self.kernel_size) if self.padding == "same" else int(self.padding)
 
+    def as_conv(self, padding: int) -> Conv:
+        """The block on the device, with the zeros that its run leaves to it (`run_paddings`)."""
+        return Conv(
+            out_channels=self.out_channels,
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            padding=padding,
+            activation=self.activation,
+            norm="none",
+        )
+
     def adds_input(self, in_channels: int) -> bool:
         """Whether the train form has its residual: shapes allow it and the kernel has a centre."""
         keeps_side = self.stride == 1 and self.kernel_size % 2 == 1 and 2 * self.padding_pixels == self.kernel_size - 1
@@ -60,3 +73,26 @@ class Reduce(Block):
     def output_side(self, side: int) -> int:
         """See `Block.output_side`."""
         return conv_side(side, self.kernel_size, self.stride, self.padding)
+
+
+def run_paddings(blocks: Sequence[Block]) -> dict[int, int]:
+    """The zeros around the input of each `reduce` block, by its place in a chain of blocks.
+
+    Blocks without a surviving activation make one linear map with those that follow, up to and with the next
+    that has one. The first block of such a run pads for all, the others not at all: only so is merging the
+    run exact at the borders (zeros between two convolutions are no zeros of the composed one's input).
+    """
+    paddings: dict[int, int] = {}
+    start, jump = None, 1  # the run's first block, and how many of its pixels one pixel here stands for
+    for i, block in enumerate(blocks):
+        if not isinstance(block, Reduce):
+            start = None
+            continue
+        if start is None:
+            start, jump = i, 1
+        paddings[i] = 0
+        paddings[start] += block.padding_pixels * jump
+        jump *= block.stride
+        if block.activation != "none":
+            start = None
+    return paddings

@@ -31,6 +31,7 @@ class Conv(Block):
     activation: str = fields.activation()
     norm: str = fields.norm()
     norm_eps: float = fields.norm_eps()
+    bias: bool = fields.flag(True, "whether the convolution has a bias, where no normalization follows it")
     branches: str = fields.branches()
     branch_count: int = fields.branch_count()
 
@@ -46,7 +47,12 @@ class Conv(Block):
     def resolved(self, in_channels: int | None) -> dict[str, Value]:
         """See `Block.resolved`."""
         branches, count = self.effective_branches()
-        return {"padding": self.padding_pixels, "branches": branches, "branch_count": count}
+        return {
+            "padding": self.padding_pixels,
+            "bias": self.bias or self.norm != "none",
+            "branches": branches,
+            "branch_count": count,
+        }
 
     def effective_branches(self) -> tuple[str, int]:
         """`branches` and `branch_count` where sums are exact: with BatchNorm and a kernel that has its map's centre."""

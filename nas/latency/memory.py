@@ -23,6 +23,7 @@ class LatencyKey:
     deploy_id: str
     input_shape: tuple[int, int, int]
     num_classes: int
+    merge: str
     backend: str
     dtype: str
     batch_size: int
@@ -39,13 +40,14 @@ class RememberedLatency:
 
 
 def latency_key(
-    deploy_id: str, input_shape: tuple[int, int, int], num_classes: int, config: LatencyConfig, device: str
+    deploy_id: str, input_shape: tuple[int, int, int], num_classes: int, merge: str, config: LatencyConfig, device: str
 ) -> LatencyKey:
     """The key of a network's latency on this machine."""
     return LatencyKey(
         deploy_id=deploy_id,
         input_shape=input_shape,
         num_classes=num_classes,
+        merge=merge,
         backend=f"{config.backend} {torch.__version__}",
         dtype="float32",
         batch_size=config.batch_size,

@@ -118,6 +118,7 @@ def branched_conv(
     groups: int = 1,
     norm: str = "batch",
     eps: float = 1e-5,
+    bias: bool = True,
 ) -> nn.Module:
     """`conv_norm`, in the train form with `branches` and copies of itself beside it, each with its BatchNorm."""
 
@@ -133,6 +134,7 @@ def branched_conv(
             groups=groups,
             norm=norm,
             eps=eps,
+            bias=bias,
         )
 
     if form == "deploy" or (branches == "none" and branch_count == 1):

@@ -62,17 +62,20 @@ def conv_norm(
     groups: int = 1,
     norm: str = "batch",
     eps: float = 1e-5,
+    bias: bool = True,
 ) -> nn.Module:
     """A convolution with its normalization, padded so that stride 1 keeps the map's size unless `padding` is given.
 
-    In the deploy form BatchNorm is folded: the convolution alone.
+    In the deploy form BatchNorm is folded: the convolution alone, with the bias that BatchNorm leaves. `bias` is
+    for convolutions without normalization.
     """
     if padding is None:
         height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         padding = (dilation * (height - 1) // 2, dilation * (width - 1) // 2)
     normed = norm == "group" or (norm == "batch" and form == "train")
+    biased = not normed and (bias or norm == "batch")
     conv = nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, padding, dilation=dilation, groups=groups, bias=not normed
+        in_channels, out_channels, kernel_size, stride, padding, dilation=dilation, groups=groups, bias=biased
     )
     return ConvNorm(conv, norm, eps) if normed else conv
 

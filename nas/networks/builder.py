@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
-from nas.blocks import Auxiliary, Block, Classifier
+from nas.blocks import Auxiliary, Block, Classifier, run_paddings
 from nas.networks.bricks import Form
 from nas.networks.fusing import fuse_children
 from nas.networks.heads import AuxiliaryBlock, ClassifierBlock, classifier_block
@@ -20,7 +20,7 @@ from nas.networks.multi_branch import (
     TransitionBlock,
 )
 from nas.networks.plain import ConvBlock, NormActivationBlock, PoolBlock, SeparableBlock, SeriesActivationBlock
-from nas.networks.reduce import ReduceBlock, run_paddings
+from nas.networks.reduce import reduce_block
 from nas.networks.residual import InvertedResidualBlock, XceptionBlock, residual_block
 
 BLOCKS: dict[str, Callable[..., nn.Module]] = {
@@ -39,7 +39,7 @@ BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "transition": TransitionBlock,
     "shuffle_v1": ShuffleV1Block,
     "shuffle_v2": ShuffleV2Block,
-    "reduce": ReduceBlock,
+    "reduce": reduce_block,
     "auxiliary": AuxiliaryBlock,
     "classifier": classifier_block,
 }

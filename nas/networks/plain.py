@@ -31,6 +31,7 @@ class ConvBlock(nn.Module):
             groups=spec.groups,
             norm=spec.norm,
             eps=spec.norm_eps,
+            bias=spec.bias,
         )
         self.activation = activation(spec.activation)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from nas.blocks import Block, Reduce
+from nas.blocks import Reduce
 from nas.fusion import compose, identity_conv, parallel_sum
 from nas.networks.activations import activation
-from nas.networks.bricks import ConvNorm, Form, conv_norm
+from nas.networks.bricks import ConvNorm, Form
 from nas.networks.fading import FadingActivation
 from nas.networks.fusing import conv2d_from
+from nas.networks.plain import ConvBlock
 
 
 class FadingBottleneck(nn.Module):
@@ -57,40 +57,30 @@ class FadingBottleneck(nn.Module):
 class ReduceBlock(nn.Module):
     """A fading bottleneck, then the activation that survives."""
 
-    def __init__(self, spec: Reduce, in_channels: int, form: Form, padding: int) -> None:
+    def __init__(self, spec: Reduce, in_channels: int, padding: int) -> None:
         super().__init__()
-        self.linear = (
-            FadingBottleneck(spec, in_channels, padding)
-            if form == "train"
-            else conv_norm(
-                in_channels, spec.out_channels, spec.kernel_size, stride=spec.stride, padding=padding, form=form
-            )
-        )
+        self.deployed = spec.as_conv(padding)
+        self.in_channels = in_channels
+        self.linear = FadingBottleneck(spec, in_channels, padding)
         self.activation = activation(spec.activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H', W')."""
         return self.activation(self.linear(x))
 
+    def fuse(self) -> ConvBlock:
+        """The block of one convolution that this is at `lam` 0.
 
-def run_paddings(blocks: Sequence[Block]) -> dict[int, int]:
-    """The zeros around the input of each `reduce` block, by its place in a network.
+        Raises:
+            ValueError: `lam` is not 0, so no convolution equals the block.
+        """
+        block = ConvBlock(self.deployed, self.in_channels, "deploy")
+        block.conv = self.linear.fuse()
+        return block
 
-    Blocks without a surviving activation make one linear map with those that follow, up to and with the next
-    that has one. The first block of such a run pads for all, the others not at all: only so is merging the
-    run exact at the borders (zeros between two convolutions are no zeros of the composed one's input).
-    """
-    paddings: dict[int, int] = {}
-    start, jump = None, 1  # the run's first block, and how many of its pixels one pixel here stands for
-    for i, block in enumerate(blocks):
-        if not isinstance(block, Reduce):
-            start = None
-            continue
-        if start is None:
-            start, jump = i, 1
-        paddings[i] = 0
-        paddings[start] += block.padding_pixels * jump
-        jump *= block.stride
-        if block.activation != "none":
-            start = None
-    return paddings
+
+def reduce_block(spec: Reduce, in_channels: int, form: Form, padding: int) -> nn.Module:
+    """ReduceNet's block in either form; on the device it is a convolution like any other."""
+    if form == "deploy":
+        return ConvBlock(spec.as_conv(padding), in_channels, form)
+    return ReduceBlock(spec, in_channels, padding)

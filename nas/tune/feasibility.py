@@ -5,7 +5,7 @@ from __future__ import annotations
 from nas.architecture import Architecture
 from nas.block_fields import Value
 from nas.latency.memory import RememberedLatency
-from nas.pipeline import Job, broken_constraint, price
+from nas.pipeline import Job, broken_constraint, deploy_form, price
 from nas.space import Choices, SearchSpace
 from nas.trial import Cost
 
@@ -55,7 +55,7 @@ def check_feasible(space: SearchSpace, job: Job) -> None:
 
 def _probe(arch: Architecture, job: Job) -> tuple[Cost, float]:
     timed = any(each.name == "latency_ms" for each in job.constraints)
-    cost = price(arch, job, None if timed else RememberedLatency(0.0, 0.0))
+    cost = price(deploy_form(arch, job)[0], job, None if timed else RememberedLatency(0.0, 0.0))
     costs = cost.by_name()
     return cost, sum(max(0.0, each.excess(costs)) for each in job.constraints)
 

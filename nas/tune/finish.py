@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from nas.config import SearchConfig
-from nas.deploy import Model, export_model, load_deployed
+from nas.deploy import Model, export_model, load_deployed, load_merges
 from nas.pipeline import Job, measure_latency
 from nas.results import front_of, make_constraints, write_results
 from nas.store import RunStore
@@ -88,7 +88,8 @@ def _export(store: RunStore, job: Job, front: list[TrialRecord], say: Say) -> No
             shutil.rmtree(stale)
     for i, record in enumerate(front, 1):
         say(f"exporting {i} of {len(front)}: trial {record.trial}")
-        model = Model(record.architecture, _network(store, job, record), job.data, _metrics(record, job))
+        merges = load_merges(store.weights_file(record.trial))
+        model = Model(record.architecture, _network(store, job, record), merges, job.data, _metrics(record, job))
         try:
             export_model(model, store.model_dir(record.trial))
         except Exception as error:  # whatever an exporter or a runtime raises, the other networks are exported

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from nas.architecture import architecture_from_dict
@@ -20,8 +22,8 @@ def run_inline(plan: Plan, state: SearchState, store: RunStore) -> None:
     try:
         while (assignment := state.next_trial()) is not None:
             trial, arch = assignment.trial, architecture_from_dict(assignment.architecture)
-            weights = store.weights_file(trial)
-            for event in judge(trial, arch, job, assignment.remembered, lambda net, to=weights: save_weights(net, to)):
+            keep = partial(save_weights, file=store.weights_file(trial))
+            for event in judge(trial, arch, job, assignment.remembered, keep):
                 state.record(event)
                 if state.time_is_up:
                     break

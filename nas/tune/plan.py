@@ -77,7 +77,10 @@ def make_plan(settings: Mapping[str, Any]) -> Plan:
     store = _store_to_continue(config, space) if config.resume else None
     data = load_data(config.data, config.data_root, config.val_share, config.seed)
     constraints = make_constraints(config.constraints)
-    job = Job(data, config.train, config.latency, constraints, device, config.seed, timeout_s)
+    weights = Path(config.weights) if config.weights else None
+    job = Job(data, config.train, config.latency, constraints, device, config.seed, config.merge, timeout_s, weights)
+    if weights is not None:
+        _check_weights(job, space)
     if not config.resume:
         check_feasible(space, job)
     gpus = config.trials.gpus if config.trials.gpus is not None else float(device == "cuda")
@@ -91,6 +94,8 @@ def _anchored(config: SearchConfig) -> SearchConfig:
         "runs_dir": str(user_path("runs_dir", config.runs_dir).resolve()),
         "data_root": str(user_path("data_root", config.data_root).resolve()),
     }
+    if config.weights:
+        changes["weights"] = str(user_path("weights", config.weights).absolute())
     if config.data not in DATASETS and user_path("data", config.data).exists():
         changes["data"] = str(user_path("data", config.data).absolute())
     if config.space not in space_names() and user_path("space", config.space).is_file():
@@ -121,6 +126,15 @@ def _store_to_continue(config: SearchConfig, space: SearchSpace) -> RunStore:
             f"space={config.space} is not what run={config.run} was begun with; that is {store.path / 'space.yaml'}"
         )
     return store
+
+
+def _check_weights(job: Job, space: SearchSpace) -> None:
+    if space.size > 1:
+        raise ValueError(
+            f"weights={job.weights} needs a space of one network, such as one of the zoo; "
+            f"space={space.name} has {space.size:,} encodings"
+        )
+    job.build(space.architecture({}))
 
 
 def _device(config: SearchConfig) -> str:

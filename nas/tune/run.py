@@ -91,6 +91,6 @@ def _state(plan: Plan, store: RunStore, view: ProgressView) -> SearchState:
     study = Study(plan.space, get_objectives(config.objectives), plan.job.constraints, config.sampler, config.seed)
 
     def key(deploy_id: str) -> LatencyKey:
-        return latency_key(deploy_id, data.input_shape, data.num_classes, config.latency, plan.job.device)
+        return latency_key(deploy_id, data.input_shape, data.num_classes, config.merge, config.latency, plan.job.device)
 
     return SearchState(config, store, study, LatencyMemory(plan.runs_dir), key, plan.time_budget_s, view.watch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,5 +64,5 @@ class ArchitectureTrainable(tune.Trainable):
             architecture_from_json(config["architecture"]),
             self._job,
             RememberedLatency(*remembered) if remembered else None,
-            keep=lambda network: save_weights(network, weights),
+            keep=partial(save_weights, file=weights),
         )
