@@ -1,0 +1,78 @@
+"""Fused networks of every space and block are accepted by the exporters, and give the same outputs there."""
+
+import warnings
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from nas.networks.builder import build
+from nas.networks.fading import set_fading
+from nas.networks.fusing import fuse
+from nas.networks.merging import apply_merges, conv_macs, plan_merges
+from nas.space_file import load_architecture, load_space, space_names
+from tests.helpers import randomise, relative_difference
+from tests.test_networks import LIGHT_ZOO
+
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
+SHAPE = (3, 16, 16)
+
+
+def shipped(arch, seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    network = build(arch, num_classes=5, input_shape=SHAPE)
+    randomise(network, seed)
+    set_fading(network, 0)
+    fused = fuse(network)
+    return apply_merges(fused, plan_merges(fused, conv_macs))
+
+
+def check_torch_export(network: torch.nn.Module, x: torch.Tensor) -> None:
+    program = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
+    more = torch.randn(5, *SHAPE)
+    with torch.no_grad():
+        assert relative_difference(network(more), program.module()(more)) < 1e-5
+
+
+def check_onnx(network: torch.nn.Module, x: torch.Tensor, file) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (x,),
+            str(file),
+            dynamo=True,
+            external_data=False,
+            input_names=["images"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    given = np.asarray(session.run(None, {"images": x.numpy()})[0])
+    with torch.no_grad():
+        assert relative_difference(network(x), torch.from_numpy(given)) < 1e-4
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_a_sample_of_every_space_is_exported_both_ways(name, tmp_path):
+    network, x = shipped(load_space(name).sample(0)), torch.randn(3, *SHAPE)
+    check_torch_export(network, x)
+    check_onnx(network, x, tmp_path / "model.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", space_names())
+def test_more_samples_of_every_space_are_exported_both_ways(name, seed, tmp_path):
+    network, x = shipped(load_space(name).sample(seed), seed), torch.randn(3, *SHAPE)
+    check_torch_export(network, x)
+    check_onnx(network, x, tmp_path / "model.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LIGHT_ZOO)
+def test_the_zoo_is_exported_both_ways(name, tmp_path):
+    network, x = shipped(load_architecture(name)), torch.randn(3, *SHAPE)
+    check_torch_export(network, x)
+    check_onnx(network, x, tmp_path / "model.onnx")
