@@ -19,8 +19,8 @@ NOT_WEIGHTS = ("num_batches_tracked", ".lam")
 def load_weights(network: Network, file: Path) -> None:
     """Fills a network in train form with the weights of a file, in place.
 
-    Tensors are matched by order and number of values, not by name: our modules register theirs in the order in
-    which torchvision's do, so its pretrained weights fit the zoo's networks. A last layer for another number of
+    Our own files are matched by name. Others are by order and shape: our modules register their tensors in the order
+    in which torchvision's do, so its pretrained weights fit the zoo's networks. A last layer for another number of
     classes keeps its fresh values; auxiliary classifiers do where the file has none.
 
     Args:
@@ -34,8 +34,10 @@ def load_weights(network: Network, file: Path) -> None:
     given = {name: value for name, value in _read(file).items() if not name.endswith(NOT_WEIGHTS)}
     reasons = []
     for targets in _orders(network):
+        named = {name for name, _, _ in targets} == set(given)
         try:
-            pairs = _matched(targets, list(given.items()))
+            # safetensors sorts its tensors by name.
+            pairs = _matched(targets, [(n, given[n]) for n, _, _ in targets] if named else list(given.items()))
         except ValueError as error:
             reasons.append(str(error))
             continue
