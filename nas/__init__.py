@@ -6,7 +6,7 @@ The map, in the order in which data passes:
       -> nas.space_file    reads a space, and says where a bad file is wrong
       -> nas.space         SearchSpace: sample, suggest, contains
       -> nas.architecture  Architecture: a frozen value with arch_id and deploy_id
-      -> nas.networks      build(form="train" | "deploy"), fuse
+      -> nas.networks      build(form="train" | "deploy"), fuse, plan_merges; nas.fusion is the algebra
       -> nas.cost, nas.latency   what the deploy form costs, before any training
       -> nas.training      train, evaluate
       -> nas.pipeline      THE SPINE: one architecture in, events out
@@ -29,19 +29,37 @@ if TYPE_CHECKING:
     from nas.latency.measure import measure
     from nas.networks.builder import build
     from nas.networks.fusing import fuse
+    from nas.networks.merging import apply_merges, conv_macs, plan_merges
+    from nas.networks.weights import load_weights
     from nas.space_file import load_architecture, load_space
     from nas.tune.run import run_search
 
 __version__ = "0.1.0"
-__all__ = ["build", "count", "fuse", "load_architecture", "load_space", "measure", "run_search"]
+__all__ = [
+    "apply_merges",
+    "build",
+    "conv_macs",
+    "count",
+    "fuse",
+    "load_architecture",
+    "load_space",
+    "load_weights",
+    "measure",
+    "plan_merges",
+    "run_search",
+]
 
 _HOMES = {
+    "apply_merges": "nas.networks.merging",
     "build": "nas.networks.builder",
+    "conv_macs": "nas.networks.merging",
     "count": "nas.cost",
     "fuse": "nas.networks.fusing",
     "load_architecture": "nas.space_file",
     "load_space": "nas.space_file",
+    "load_weights": "nas.networks.weights",
     "measure": "nas.latency.measure",
+    "plan_merges": "nas.networks.merging",
     "run_search": "nas.tune.run",
 }
 
