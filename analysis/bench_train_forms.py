@@ -2,11 +2,12 @@
 
     python -m analysis.bench_train_forms data=cifar10 data_root=DIR seeds=3 out=forms.csv
 
-Every form but the last has the same deploy form, hence the same latency; the last keeps its activations in the
-wide middle and cannot be folded: it is the ceiling that better training of the others might reach. `linear` rows
-have no surviving activation at all; ridge regression on the pixels is their yardstick. Accuracy is that of the
-fused network on the test set (of the train form where nothing can be fused), once, after the last epoch: nothing
-is selected. Forms are interleaved: each seed trains all of them, on the same images.
+`plain`, `linear_x4`, `fading_x4` and `repvgg` have the same deploy form, hence the same latency. `kept_x4` keeps its
+activations in the wide middle and cannot be folded: the ceiling that better training of the others might reach.
+`no_survivor_x4` has no activation left at all; ridge regression on the pixels is its yardstick. Each form is trained
+at several learning rates, and that of the best mean validation accuracy is reported, with its test accuracy: that of
+the fused network (of the train form where nothing can be fused) after the last epoch. Forms are interleaved: each
+seed trains all of them, on the same images.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Settings:
         images: training images, the first of each seed's shuffle.
         shrink: average pooling of the images by this factor.
         epochs: of each training.
-        seeds: trainings of each form.
+        seeds: trainings of each form at each learning rate.
+        learning_rates: peak learning rates.
         forms: names of forms; all by default.
         out: CSV that each training is appended to.
     """
@@ -58,6 +60,7 @@ class Settings:
     shrink: int = 2
     epochs: int = 6
     seeds: int = 3
+    learning_rates: tuple[float, ...] = (0.01, 0.003, 0.001)
     forms: tuple[str, ...] = ("plain", "linear_x4", "fading_x4", "repvgg", "no_survivor_x4", "ridge", "kept_x4")
     out: str = "forms.csv"
 
@@ -67,7 +70,9 @@ class Row:
     """One training."""
 
     form: str
+    learning_rate: float
     seed: int
+    val_accuracy: float
     test_accuracy: float
     deploy_params: int
     deploy_macs: int
@@ -101,7 +106,7 @@ def architecture(form: str) -> Architecture:
     return Architecture(stem=(stem,), stages=tuple(stages), head=(Classifier(),))
 
 
-def trained(form: str, data: ImageData, epochs: int, seed: int) -> Row:
+def trained(form: str, data: ImageData, epochs: int, seed: int, learning_rate: float = 0.01) -> Row:
     """Trains one form with one seed and evaluates it."""
     arch, shape = architecture(form), data.input_shape
     torch.manual_seed(seed)
@@ -111,22 +116,26 @@ def trained(form: str, data: ImageData, epochs: int, seed: int) -> Row:
             if isinstance(module, FadingActivation):
                 module.fade_share = NEVER
     start = time.perf_counter()
-    for _ in train(network, data, TrainConfig(epochs=epochs), seed, lambda: None):
+    for _ in train(network, data, TrainConfig(epochs=epochs, learning_rate=learning_rate), seed, lambda: None):
         pass
     seconds = time.perf_counter() - start
     shipped = network if form == "kept_x4" else fuse(network)
-    params, macs = count(shipped, shape)
-    return Row(form, seed, evaluate(shipped, data, data.test), params, macs, count(network, shape)[1], seconds)
+    accuracies = evaluate(shipped, data, data.validation), evaluate(shipped, data, data.test)
+    return Row(form, learning_rate, seed, *accuracies, *count(shipped, shape), count(network, shape)[1], seconds)
 
 
 def ridge(data: ImageData, seed: int) -> Row:
     """Ridge regression on the normalized pixels: what a linear map of the image can do."""
     start = time.perf_counter()
-    train_x, test_x = (data.normalize(images.x).flatten(1).numpy() for images in (data.train, data.test))
+    train_x, val_x, test_x = (
+        data.normalize(images.x).flatten(1).numpy() for images in (data.train, data.validation, data.test)
+    )
     fitted = RidgeClassifier(alpha=train_x.shape[1]).fit(train_x, data.train.y.numpy())
-    accuracy = float(fitted.score(test_x, data.test.y.numpy()))
+    validation = float(fitted.score(val_x, data.validation.y.numpy()))
+    test = float(fitted.score(test_x, data.test.y.numpy()))
     size = train_x.shape[1] * data.num_classes
-    return Row("ridge", seed, accuracy, size + data.num_classes, size, size, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Row("ridge", math.nan, seed, validation, test, size + data.num_classes, size, size, seconds)
 
 
 def shrunk(data: ImageData, images: int, factor: int, seed: int) -> ImageData:
@@ -138,7 +147,8 @@ def shrunk(data: ImageData, images: int, factor: int, seed: int) -> ImageData:
     order = torch.randperm(len(data.train.y), generator=torch.Generator().manual_seed(seed))[:images]
     part = Images(data.train.x[order], data.train.y[order])
     augmentation = replace(data.augmentation, shift=data.augmentation.shift // factor)
-    return replace(data, train=pooled(part), test=pooled(data.test), augmentation=augmentation)
+    validation, test = pooled(data.validation), pooled(data.test)
+    return replace(data, train=pooled(part), validation=validation, test=test, augmentation=augmentation)
 
 
 def rows(settings: Settings) -> Iterator[Row]:
@@ -147,15 +157,21 @@ def rows(settings: Settings) -> Iterator[Row]:
         data = load_data(settings.data, settings.data_root, 0.1, seed)
         data = shrunk(data, settings.images, settings.shrink, seed)
         for form in settings.forms:
-            yield ridge(data, seed) if form == "ridge" else trained(form, data, settings.epochs, seed)
+            if form == "ridge":
+                yield ridge(data, seed)
+                continue
+            for learning_rate in settings.learning_rates:
+                yield trained(form, data, settings.epochs, seed, learning_rate)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation of accuracy by form, with costs."""
-    grouped = table.groupby("form", sort=False)
-    accuracy = grouped.test_accuracy.agg(["mean", "std", "count"]).mul([100, 100, 1])
-    costs = grouped[["deploy_params", "deploy_macs", "train_macs", "train_s"]].median()
-    return accuracy.join(costs).round(2)
+    """Test accuracy of each form in percent at its learning rate of the best mean validation accuracy, with costs."""
+    grouped = table.groupby(["form", "learning_rate"], sort=False, dropna=False)
+    test = grouped.test_accuracy.agg(["mean", "std", "count"]).mul([100, 100, 1])
+    costs = grouped[["val_accuracy", "deploy_params", "deploy_macs", "train_macs", "train_s"]].mean()
+    every = test.join(costs).reset_index()
+    best = every.loc[every.groupby("form", sort=False).val_accuracy.idxmax()]
+    return best.drop(columns="val_accuracy").round(4)
 
 
 def main() -> None:
@@ -172,8 +188,8 @@ def main() -> None:
             done.append(row)
             writer.writerow([getattr(row, field.name) for field in fields(Row)])
             file.flush()
-            print(f"{row.form:16} seed {row.seed}  {100 * row.test_accuracy:6.2f} %  {row.train_s:6.0f} s", flush=True)
-    print(summary(pd.DataFrame(done)).to_string())
+            print(f"{row.form:16} lr {row.learning_rate:<6g} seed {row.seed}  {row.train_s:6.0f} s", flush=True)
+    print(summary(pd.DataFrame(done)).to_string(index=False))
 
 
 if __name__ == "__main__":
