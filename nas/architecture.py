@@ -104,10 +104,12 @@ class Architecture:
         words: list[dict[str, Value]] = []
         paddings = run_paddings(self.blocks)
         for i, block in enumerate(self.blocks):
-            if not (deploy and block.train_only):
-                # What collapses is on the device the convolution that it collapses to.
-                shipped = block.as_conv(paddings[i]) if deploy and isinstance(block, Reduce) else block
-                words.append(shipped.canonical(in_channels, deploy))
+            hashed = block.shipped(paddings.get(i)) if deploy else block
+            if hashed is not None:
+                words.append(hashed.canonical(in_channels, deploy))
+                # On small images a run is padded anew, a chain of convolutions each by itself (`applied`).
+                if deploy and isinstance(block, Reduce) and paddings[i] != block.padding_pixels:
+                    words[-1]["halo"] = paddings[i] - block.padding_pixels
             if in_channels is not None or hasattr(block, "out_channels"):
                 in_channels = block.output_channels(in_channels or 0)
         canonical = json.dumps([SCHEMA_VERSION, words], sort_keys=True, separators=(",", ":"))

@@ -9,15 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from nas.fusion import LinearConv, affine_after, compose, identity_conv, parallel_sum
-from nas.networks.fusing import (
-    ShiftedConv,
-    affine_of,
-    conv2d_from,
-    fuse,
-    fuse_children,
-    linear_of,
-    unfused_norms,
-)
+from nas.networks.conv_modules import ShiftedConv, affine_of, conv2d_from, linear_of
+from nas.networks.fusing import fuse, fuse_children, unfused_norms
 from tests.helpers import randomise, relative_difference
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from nas.cost import count
 from nas.fusion import pad_once
-from nas.networks.fusing import conv2d_from, fuse, linear_of
+from nas.networks.conv_modules import conv2d_from, linear_of
+from nas.networks.fusing import fuse
 from nas.networks.merging import (
     MergePlan,
     apply_merges,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import nas
 from analysis.bench_train_forms import architecture, ridge, shrunk, trained
 from nas.architecture import Architecture
-from nas.blocks import Basic, Classifier, Conv, Reduce, run_paddings
+from nas.blocks import Auxiliary, Basic, Classifier, Conv, Reduce, run_paddings
 from nas.data import load_data
 from nas.networks.builder import build
 from nas.networks.fading import set_fading
@@ -130,7 +130,7 @@ def test_a_run_padded_block_by_block_would_differ_at_the_borders():
 @torch.no_grad()
 def test_a_run_at_lam_0_is_affine_and_not_before():
     network = faded(chain(*linear_blocks((3, 1), (5, 2), (3, 1))))
-    run = torch.nn.Sequential(network.blocks[1], network.blocks[2], network.blocks[3].linear)
+    run = torch.nn.Sequential(network.blocks[1], network.blocks[2], network.blocks[3].conv)
     a, b = torch.randn(2, 4, 6, 9, 11, dtype=torch.float64)
 
     def defect() -> float:
@@ -148,6 +148,8 @@ def test_what_collapses_shares_its_deploy_id_with_the_convolution_that_it_become
     assert chain(reduce).deploy_id == chain(dataclasses.replace(conv, branches="dbb", branch_count=3)).deploy_id
     assert len({chain(each).arch_id for each in (reduce, conv, dataclasses.replace(conv, branches="dbb"))}) == 3
     linear = dataclasses.replace(reduce, activation="none")
+    run, head = chain(linear, reduce), Auxiliary()
+    assert chain(linear, head, reduce).deploy_id == run.deploy_id != chain(linear, head, reduce).arch_id
     # Padded once, a run is not the chain of the same convolutions.
     assert chain(linear, reduce).deploy_id != chain(dataclasses.replace(conv, activation="none"), conv).deploy_id
 

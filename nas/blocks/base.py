@@ -62,6 +62,21 @@ class Block:
         """
         return {}
 
+    def keeps_channels(self, in_channels: int | None) -> bool:
+        """Whether as many channels leave as enter: with stride 1 the input can be added then.
+
+        Identities ask this and not the stride, which small images drop.
+        """
+        return in_channels is None or in_channels == self.output_channels(in_channels)
+
+    def shipped(self, padding: int | None) -> Block | None:
+        """The block that is on the device instead of this one; None where nothing is.
+
+        Args:
+            padding: the zeros that its run leaves to it (`run_paddings`), for blocks that make runs.
+        """
+        return None if self.train_only else self
+
     def output_side(self, side: int) -> int:
         """Side of the map that leaves the block when a map of `side` pixels enters it; below 1: there is none."""
         return -(-side // self.stride_or_one)
@@ -91,7 +106,7 @@ class Block:
         resolved = self.resolved(in_channels)
         default = {field.name: field.default for field in dataclasses.fields(self)}
         for field, rule in rules(type(self)).items():
-            if deploy and rule.train_only:
+            if (deploy and rule.train_only) or (field == "norm_eps" and getattr(self, "norm", "batch") == "none"):
                 continue
             value: Value = getattr(self, field)
             if field in resolved:

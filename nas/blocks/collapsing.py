@@ -48,25 +48,25 @@ class Reduce(Block):
         """Zeros on each side, where the block stands alone."""
         return same_padding(self.kernel_size) if self.padding == "same" else int(self.padding)
 
-    def as_conv(self, padding: int) -> Conv:
-        """The block on the device, with the zeros that its run leaves to it (`run_paddings`)."""
+    def shipped(self, padding: int | None) -> Conv:
+        """See `Block.shipped`: one convolution, with the zeros that its run leaves to it."""
         return Conv(
             out_channels=self.out_channels,
             kernel_size=self.kernel_size,
             stride=self.stride,
-            padding=padding,
+            padding=self.padding if padding is None else padding,
             activation=self.activation,
             norm="none",
         )
 
-    def adds_input(self, in_channels: int) -> bool:
-        """Whether the train form has its residual: shapes allow it and the kernel has a centre."""
-        keeps_side = self.stride == 1 and self.kernel_size % 2 == 1 and 2 * self.padding_pixels == self.kernel_size - 1
-        return self.residual and keeps_side and in_channels == self.out_channels
+    def may_add_input(self, in_channels: int) -> bool:
+        """Whether the train form has its residual where the stride is 1: channels fit and the kernel has a centre."""
+        centred = self.kernel_size % 2 == 1 and 2 * self.padding_pixels == self.kernel_size - 1
+        return self.residual and centred and self.keeps_channels(in_channels)
 
     def resolved(self, in_channels: int | None) -> dict[str, Value]:
         """See `Block.resolved`."""
-        residual = {} if in_channels is None else {"residual": self.adds_input(in_channels)}
+        residual = {} if in_channels is None else {"residual": self.may_add_input(in_channels)}
         fading = {"fade_share": 0.0} if self.fading_activation == "none" else {}
         return {"bottleneck_width": self.mid_channels(), "padding": self.padding_pixels, **fading, **residual}
 
@@ -85,6 +85,8 @@ def run_paddings(blocks: Sequence[Block]) -> dict[int, int]:
     paddings: dict[int, int] = {}
     start, jump = None, 1  # the run's first block, and how many of its pixels one pixel here stands for
     for i, block in enumerate(blocks):
+        if block.train_only:
+            continue
         if not isinstance(block, Reduce):
             start = None
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,16 +42,9 @@ class Classifier(Block):
                 words["activation"] = "none"
         return words
 
-    def deploy_layer(self) -> str:
-        """The layer of the deploy form: a linear 1x1 convolution before pooling is a linear layer after it."""
-        return "linear" if self.activation == "none" else self.layer
-
-    def canonical(self, in_channels: int | None, deploy: bool) -> dict[str, Value]:
-        """See `Block.canonical`."""
-        words = super().canonical(in_channels, deploy)
-        if deploy and self.layer == "conv" and self.deploy_layer() == "linear":
-            del words["layer"]
-        return words
+    def shipped(self, padding: int | None) -> Classifier:
+        """See `Block.shipped`: a linear 1x1 convolution before pooling is a fully connected layer after it."""
+        return dataclasses.replace(self, layer="linear") if self.activation == "none" else self
 
 
 @dataclass(frozen=True, kw_only=True)

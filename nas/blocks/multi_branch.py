@@ -201,7 +201,11 @@ class ShuffleV1(Block):
 
     def resolved(self, in_channels: int | None) -> dict[str, Value]:
         """See `Block.resolved`."""
-        return {"expansion": self.mid_channels(), "grouped_entry": self.grouped_entry or self.groups == 1}
+        return {
+            "expansion": self.mid_channels(),
+            "grouped_entry": self.grouped_entry or self.groups == 1,
+            **({} if self.keeps_channels(in_channels) else {"drop_path": 0.0}),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

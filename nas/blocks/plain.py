@@ -46,22 +46,30 @@ class Conv(Block):
 
     def resolved(self, in_channels: int | None) -> dict[str, Value]:
         """See `Block.resolved`."""
-        branches, count = self.effective_branches()
+        branches, count = self.effective_branches(in_channels)
         return {
             "padding": self.padding_pixels,
+            "dilation": self.dilation if self.kernel_size > 1 else 1,
             "bias": self.bias or self.norm != "none",
             "branches": branches,
             "branch_count": count,
         }
 
-    def effective_branches(self) -> tuple[str, int]:
-        """`branches` and `branch_count` where sums are exact: with BatchNorm and a kernel that has its map's centre."""
+    def effective_branches(self, in_channels: int | None) -> tuple[str, int]:
+        """`branches` and `branch_count` where there are any: see `effective_branches`, and the kernel has a centre."""
         centred = self.kernel_size % 2 == 1 and self.padding_pixels == same_padding(self.kernel_size, self.dilation)
-        return (self.branches, self.branch_count) if self.norm == "batch" and centred else ("none", 1)
+        if self.norm != "batch" or not centred:
+            return "none", 1
+        return effective_branches(self.branches, self.kernel_size, self.keeps_channels(in_channels)), self.branch_count
 
     def output_side(self, side: int) -> int:
         """See `Block.output_side`."""
         return conv_side(side, self.kernel_size, self.stride, self.padding, self.dilation)
+
+
+def effective_branches(branches: str, kernel_size: int, keeps_channels: bool) -> str:
+    """What `branches` comes to: a 1x1 convolution has nothing beside it but, with `repvgg`, the identity."""
+    return branches if kernel_size > 1 or (branches == "repvgg" and keeps_channels) else "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +95,7 @@ class Separable(Block):
     def resolved(self, in_channels: int | None) -> dict[str, Value]:
         """See `Block.resolved`."""
         branches, count = self.effective_branches()
-        return {"branches": branches, "branch_count": count}
+        return {"branches": branches, "branch_count": count, "dilation": self.dilation if self.kernel_size > 1 else 1}
 
     def effective_branches(self) -> tuple[str, int]:
         """`branches` and `branch_count` of both convolutions, where each has its BatchNorm."""

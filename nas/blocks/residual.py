@@ -42,7 +42,8 @@ class InvertedResidual(Block):
         """See `Block.resolved`."""
         if in_channels is None:
             return {}
-        return {"expansion": self.mid_channels(in_channels), "se_ratio": self.se_channels(in_channels)}
+        kept = {} if self.keeps_channels(in_channels) else {"drop_path": 0.0}
+        return {"expansion": self.mid_channels(in_channels), "se_ratio": self.se_channels(in_channels), **kept}
 
     def grouped_convolutions(self, in_channels: int) -> tuple[tuple[int, int, int], ...]:
         """See `Block.grouped_convolutions`."""

@@ -6,17 +6,19 @@ RepVGG (arXiv:2101.03697), MobileOne (arXiv:2206.04040), ACNet (arXiv:1908.03930
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, cast
 
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from nas.blocks.base import same_padding
 from nas.fusion import LinearConv, affine_after, average_pool_conv, compose, identity_conv, parallel_sum
-from nas.networks.bricks import ConvNorm, Form, conv_norm
-from nas.networks.fusing import affine_of, conv2d_from, linear_of
+from nas.networks.bricks import ConvNorm, conv_norm
+from nas.networks.conv_modules import affine_of, conv2d_from, linear_of
 
 
-class Linear(Protocol):
+class LinearBranch(Protocol):
     """A branch that is one convolution in eval mode."""
 
     def linear(self) -> LinearConv:
@@ -45,7 +47,7 @@ class BranchedConv(nn.Module):
 
     def linear(self) -> LinearConv:
         """That convolution as tensors."""
-        return parallel_sum(*(cast(Linear, branch).linear() for branch in self.branches))
+        return parallel_sum(*(cast(LinearBranch, branch).linear() for branch in self.branches))
 
 
 class NormBranch(nn.Module):
@@ -60,7 +62,7 @@ class NormBranch(nn.Module):
         return self.norm(x)
 
     def linear(self) -> LinearConv:
-        """See `Linear`."""
+        """See `LinearBranch`."""
         return affine_after(identity_conv(self.norm.num_features, like=self.norm.weight), *affine_of(self.norm))
 
 
@@ -84,7 +86,7 @@ class PaddedPair(nn.Module):
         return self.norm(self.second(self.pointwise(pad(x, (self.padding,) * 4))))
 
     def linear(self) -> LinearConv:
-        """See `Linear`."""
+        """See `LinearBranch`."""
         pointwise = self.pointwise.linear()
         if isinstance(self.second, nn.Conv2d):
             second = linear_of(self.second)
@@ -104,55 +106,62 @@ class PaddedPair(nn.Module):
         return affine_after(compose(padded, second), *affine_of(self.norm))
 
 
-def branched_conv(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    *,
-    form: Form,
-    branches: str = "none",
-    branch_count: int = 1,
-    stride: int = 1,
-    padding: int | None = None,
-    dilation: int = 1,
-    groups: int = 1,
-    norm: str = "batch",
-    eps: float = 1e-5,
-    bias: bool = True,
-) -> nn.Module:
-    """`conv_norm`, in the train form with `branches` and copies of itself beside it, each with its BatchNorm."""
+class ConvShape(NamedTuple):
+    """A convolution that keeps its map's size at stride 1."""
 
-    def conv(height: int, width: int) -> nn.Module:
-        return conv_norm(
-            in_channels,
-            out_channels,
-            (height, width),
-            form=form,
-            stride=stride,
-            padding=padding if (height, width) == (kernel_size, kernel_size) else None,
-            dilation=dilation,
-            groups=groups,
-            norm=norm,
-            eps=eps,
-            bias=bias,
-        )
+    in_channels: int
+    out_channels: int
+    kernel_size: int
+    stride: int = 1
+    dilation: int = 1
+    groups: int = 1
 
-    if form == "deploy" or (branches == "none" and branch_count == 1):
-        return conv(kernel_size, kernel_size)
-    beside = [conv(kernel_size, kernel_size) for _ in range(branch_count)]
-    if branches == "repvgg":
-        beside += [conv(1, 1)] if kernel_size > 1 else []
-        beside += [NormBranch(in_channels, eps)] if stride == 1 and in_channels == out_channels else []
-    elif branches == "acnet":
-        beside += [conv(1, kernel_size), conv(kernel_size, 1)]
-    elif branches == "dbb":
 
-        def pointwise(channels: int) -> nn.Conv2d:
-            return nn.Conv2d(in_channels, channels, 1, groups=groups, bias=False)
+def branched_conv(shape: ConvShape, branches: str, count: int, eps: float) -> BranchedConv:
+    """The train form of a convolution with `branches` beside it and `count` copies of it, each with its BatchNorm.
 
-        half = dilation * (kernel_size - 1) // 2
-        wide = nn.Conv2d(in_channels, out_channels, kernel_size, stride, dilation=dilation, groups=groups, bias=False)
-        beside += [conv(1, 1), PaddedPair(pointwise(in_channels), wide, half, eps)]
-        if dilation == 1:  # a pool has no dilation
-            beside.append(PaddedPair(pointwise(out_channels), nn.AvgPool2d(kernel_size, stride), half, eps))
-    return BranchedConv(beside)
+    Raises:
+        ValueError: unknown branches.
+    """
+    if branches not in BRANCHES:
+        raise ValueError(f"branches {branches!r} are unknown; known: {', '.join(BRANCHES)}")
+    copies = [_normed(shape, (shape.kernel_size, shape.kernel_size), eps) for _ in range(count)]
+    return BranchedConv([*copies, *BRANCHES[branches](shape, eps)])
+
+
+def _normed(shape: ConvShape, size: tuple[int, int], eps: float) -> nn.Module:
+    """The convolution with a kernel of another size, and its BatchNorm."""
+    before, after, _, stride, dilation, groups = shape
+    return conv_norm(before, after, size, form="train", stride=stride, dilation=dilation, groups=groups, eps=eps)
+
+
+def _repvgg(shape: ConvShape, eps: float) -> list[nn.Module]:
+    pointwise = [_normed(shape, (1, 1), eps)] if shape.kernel_size > 1 else []
+    same = shape.stride == 1 and shape.in_channels == shape.out_channels
+    return [*pointwise, *([NormBranch(shape.in_channels, eps)] if same else [])]
+
+
+def _acnet(shape: ConvShape, eps: float) -> list[nn.Module]:
+    return [_normed(shape, (1, shape.kernel_size), eps), _normed(shape, (shape.kernel_size, 1), eps)]
+
+
+def _dbb(shape: ConvShape, eps: float) -> list[nn.Module]:
+    before, after, size, stride, dilation, groups = shape
+    padding = same_padding(size, dilation)
+
+    def pointwise(channels: int) -> nn.Conv2d:
+        return nn.Conv2d(before, channels, 1, groups=groups, bias=False)
+
+    wide = nn.Conv2d(before, after, size, stride, dilation=dilation, groups=groups, bias=False)
+    beside = [_normed(shape, (1, 1), eps), PaddedPair(pointwise(before), wide, padding, eps)]
+    if dilation > 1:  # a pool has no dilation
+        return beside
+    return [*beside, PaddedPair(pointwise(after), nn.AvgPool2d(size, stride), padding, eps)]
+
+
+BRANCHES: dict[str, Callable[[ConvShape, float], list[nn.Module]]] = {
+    "none": lambda shape, eps: [],
+    "repvgg": _repvgg,
+    "acnet": _acnet,
+    "dbb": _dbb,
+}

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from nas.blocks.base import same_padding
 from nas.fusion import LinearConv, affine_after
-from nas.networks.fusing import affine_of, conv2d_from, linear_of
+from nas.networks.conv_modules import affine_of, conv2d_from, linear_of
 
 Form = Literal["train", "deploy"]
 
@@ -71,7 +72,7 @@ def conv_norm(
     """
     if padding is None:
         height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-        padding = (dilation * (height - 1) // 2, dilation * (width - 1) // 2)
+        padding = (same_padding(height, dilation), same_padding(width, dilation))
     normed = norm == "group" or (norm == "batch" and form == "train")
     biased = not normed and (bias or norm == "batch")
     conv = nn.Conv2d(

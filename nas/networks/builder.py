@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
-from nas.blocks import Auxiliary, Block, Classifier, run_paddings
+from nas.blocks import Auxiliary, Block, Classifier, Reduce, run_paddings
 from nas.networks.bricks import Form
 from nas.networks.fusing import fuse_children
 from nas.networks.heads import AuxiliaryBlock, ClassifierBlock, classifier_block
@@ -19,12 +20,12 @@ from nas.networks.multi_branch import (
     ShuffleV2Block,
     TransitionBlock,
 )
-from nas.networks.plain import ConvBlock, NormActivationBlock, PoolBlock, SeparableBlock, SeriesActivationBlock
+from nas.networks.plain import NormActivationBlock, PoolBlock, SeparableBlock, SeriesActivationBlock, conv_block
 from nas.networks.reduce import reduce_block
 from nas.networks.residual import InvertedResidualBlock, XceptionBlock, residual_block
 
 BLOCKS: dict[str, Callable[..., nn.Module]] = {
-    "conv": ConvBlock,
+    "conv": conv_block,
     "separable": SeparableBlock,
     "pool": PoolBlock,
     "norm_activation": NormActivationBlock,
@@ -71,8 +72,15 @@ class Network(nn.Module):
         return x, auxiliary
 
     def switch_to_deploy(self) -> None:
-        """Makes this very network its deploy form, as RepVGG's and timm's tools ask of modules."""
-        fuse_children(self)
+        """Makes this very network its deploy form, as RepVGG's and timm's tools ask of modules.
+
+        Raises:
+            ValueError: it cannot be fused; it is left as it was.
+        """
+        fused = copy.deepcopy(self)
+        fuse_children(fused)
+        self.blocks = fused.blocks
+        self.eval()
 
 
 def build(arch: Architecture, *, num_classes: int, input_shape: tuple[int, int, int], form: Form = "train") -> Network:
@@ -113,12 +121,15 @@ def build(arch: Architecture, *, num_classes: int, input_shape: tuple[int, int, 
 
 
 def _module(spec: Block, in_channels: int, num_classes: int, form: Form, padding: int | None) -> nn.Module:
-    make = BLOCKS[spec.name]
-    if isinstance(spec, Classifier):
-        return make(spec, in_channels, num_classes, form)
-    if isinstance(spec, Auxiliary):
-        return make(spec, in_channels, num_classes) if form == "train" else nn.Identity()
-    return make(spec, in_channels, form) if padding is None else make(spec, in_channels, form, padding)
+    built = spec.shipped(padding) if form == "deploy" else spec
+    if built is None:
+        return nn.Identity()
+    make = BLOCKS[built.name]
+    if isinstance(built, Classifier):
+        return make(built, in_channels, num_classes, form)
+    if isinstance(built, Auxiliary):
+        return make(built, in_channels, num_classes)
+    return make(built, in_channels, form) if not isinstance(built, Reduce) else make(built, in_channels, padding)
 
 
 def _initialise(network: nn.Module) -> None:

@@ -7,16 +7,13 @@ import dataclasses
 import inspect
 from collections import Counter
 from collections.abc import Callable
-from typing import TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.parametrize import is_parametrized
 
-from nas.fusion import LinearConv, Pair, affine_after, affine_before, batch_norm_affine
+from nas.fusion import LinearConv, affine_after, affine_before
+from nas.networks.conv_modules import ShiftedConv, affine_of, conv2d_from, is_plain, linear_of, with_weights
 
-LayerT = TypeVar("LayerT", bound=nn.Module)
 IN_PLACE_PROTOCOLS = ("switch_to_deploy", "reparameterize")
 
 
@@ -58,90 +55,9 @@ def fuse_children(module: nn.Module) -> None:
     _fold_sequentials(module)
 
 
-class ShiftedConv(nn.Module):
-    """A convolution of `x - shift`: (N, C, H, W) to (N, C', H', W').
-
-    What BatchNorm before a zero-padded convolution becomes. To pad the input with the border values `shift`
-    that the norm takes to zero is the same as to subtract them and pad with zeros, which is one pass less.
-    """
-
-    shift: Tensor
-
-    def __init__(self, shift: Tensor, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.register_buffer("shift", shift.reshape(-1, 1, 1))
-        self.conv = conv
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Subtracts the border values and convolves."""
-        return self.conv(x - self.shift)
-
-
-def linear_of(conv: nn.Conv2d) -> LinearConv:
-    """A convolution module as tensors; they share memory with the module's, and carry no gradient.
-
-    Raises:
-        ValueError: padding other than zeros, or padding "same" that pads one side more than the other.
-    """
-    if conv.padding_mode != "zeros":
-        raise ValueError(f"padding_mode={conv.padding_mode!r} is not linear algebra on weights; allowed: zeros")
-    bias = None if conv.bias is None else conv.bias.detach()
-    stride, dilation = _pair(conv.stride), _pair(conv.dilation)
-    unpadded = LinearConv(conv.weight.detach(), bias, stride, (0, 0), dilation, conv.groups)
-    if not isinstance(conv.padding, str):
-        return dataclasses.replace(unpadded, padding=_pair(conv.padding))
-    if conv.padding == "valid":
-        return unpadded
-    height, width = unpadded.extent
-    if height % 2 == 0 or width % 2 == 0:
-        raise ValueError(f"padding='same' of the even kernel extent {unpadded.extent} pads one side more")
-    return dataclasses.replace(unpadded, padding=(height // 2, width // 2))
-
-
-def conv2d_from(conv: LinearConv) -> nn.Conv2d:
-    """A convolution module with copies of these weights, on their device and of their dtype, in eval mode."""
-    # Built on the meta device: initial numbers that are thrown away would draw from the global generator.
-    module = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
-        conv.dilation,
-        conv.groups,
-        bias=conv.bias is not None,
-        device="meta",
-    )
-    return _with_weights(module, conv.weight, conv.bias).eval()
-
-
-def affine_of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """What a BatchNorm is in eval mode: (factor, offset) per channel, float64.
-
-    Raises:
-        ValueError: it keeps no running statistics, hence depends on the batch in eval mode too.
-    """
-    if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("a BatchNorm without running statistics is no fixed affine map")
-    scale, shift = (None if tensor is None else tensor.detach() for tensor in (norm.weight, norm.bias))
-    return batch_norm_affine(norm.running_mean, norm.running_var, scale, shift, norm.eps)
-
-
 def unfused_norms(network: nn.Module) -> list[str]:
     """Names of the BatchNorms that are left in a network, for the tools to count and name."""
     return [name for name, module in network.named_modules() if isinstance(module, _BatchNorm)]
-
-
-def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Whether a module is one of these torch layers and nothing more.
-
-    A subclass may have another forward (weight standardization, a norm with its activation), and hooks and
-    parametrizations change what a layer computes from what its attributes say.
-    """
-    kind = next((kind for kind in kinds if isinstance(module, kind)), None)
-    if kind is None or is_parametrized(module) or module._forward_hooks or module._forward_pre_hooks:
-        return False
-    return all(getattr(type(module), name, None) is getattr(kind, name, None) for name in ("forward", "_conv_forward"))
 
 
 def places(root: nn.Module) -> Counter[nn.Module]:
@@ -248,7 +164,7 @@ def _norm_after(layer: nn.Module | None, norm: nn.Module | None, used: Counter[n
         return None
     assert isinstance(norm, _BatchNorm)
     folded = affine_after(as_conv, *affine_of(norm))
-    return _with_weights(copy.deepcopy(layer), folded.weight.reshape(layer.weight.shape), folded.bias).eval()
+    return with_weights(copy.deepcopy(layer), folded.weight.reshape(layer.weight.shape), folded.bias).eval()
 
 
 def _norm_before(layer: nn.Module | None, norm: nn.Module | None, used: Counter[nn.Module]) -> nn.Module | None:
@@ -274,16 +190,3 @@ def _foldable(layer: nn.Module, norm: nn.Module | None, channels: int, used: Cou
     if norm is None or not is_plain(layer, nn.Conv2d, nn.Linear) or not is_plain(norm, *kinds) or used[layer] > 1:
         return False
     return isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.num_features == channels
-
-
-def _with_weights(layer: LayerT, weight: Tensor, bias: Tensor | None) -> LayerT:
-    """The layer itself, with copies of these weights."""
-    for name, tensor in (("weight", weight), ("bias", bias)):
-        copied = None if tensor is None else tensor.detach().clone(memory_format=torch.contiguous_format)
-        layer.register_parameter(name, None if copied is None else nn.Parameter(copied))
-    return layer
-
-
-def _pair(values: tuple[int, ...]) -> Pair:
-    height, width = values
-    return height, width

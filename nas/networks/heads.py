@@ -9,7 +9,7 @@ from nas.blocks import Auxiliary, Classifier
 from nas.fusion import conv_into_linear
 from nas.networks.activations import activation
 from nas.networks.bricks import Form, conv_norm, dropout
-from nas.networks.fusing import linear_of
+from nas.networks.conv_modules import linear_from, linear_of
 
 
 class ClassifierBlock(nn.Module):
@@ -39,12 +39,12 @@ class ConvClassifierBlock(nn.Module):
 
     def __init__(self, spec: Classifier, in_channels: int, num_classes: int, form: Form) -> None:
         super().__init__()
-        self.spec, self.in_channels = spec, in_channels
         self.dropout = dropout(spec.dropout, form)
         self.conv = nn.Conv2d(in_channels, num_classes, 1)
         self.activation = activation(spec.activation)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
+        self.shipped = spec.shipped(None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
@@ -52,25 +52,20 @@ class ConvClassifierBlock(nn.Module):
 
     def fuse(self) -> nn.Module:
         """Without activation a fully connected layer after the pool, which costs a map's pixels less; else itself."""
-        if self.spec.deploy_layer() == "conv":
+        if self.shipped.layer == "conv":
             return self
-        weight = self.conv.weight
-        one_to_one = torch.eye(self.conv.out_channels, dtype=weight.dtype, device=weight.device)
-        fused = ClassifierBlock(self.spec, self.in_channels, self.conv.out_channels, "deploy").to(weight)
-        linear = fused.layers[-1]
-        assert isinstance(linear, nn.Linear)
-        with torch.no_grad():
-            weight, bias = conv_into_linear(linear_of(self.conv), one_to_one, None)
-            assert bias is not None
-            linear.weight.copy_(weight)
-            linear.bias.copy_(bias)
+        weight, bias = self.conv.weight, self.conv.bias
+        assert bias is not None
+        with torch.device("meta"):  # initial numbers would be thrown away, and draw from the global generator
+            fused = ClassifierBlock(self.shipped, weight.shape[1], weight.shape[0], "deploy")
+        one_to_one = torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
+        fused.layers[-1] = linear_from(*conv_into_linear(linear_of(self.conv), one_to_one, None))
         return fused
 
 
 def classifier_block(spec: Classifier, in_channels: int, num_classes: int, form: Form) -> nn.Module:
-    """The classifier in either form."""
-    layer = spec.deploy_layer() if form == "deploy" else spec.layer
-    block = ConvClassifierBlock if layer == "conv" else ClassifierBlock
+    """The classifier with the layer that it asks for."""
+    block = ConvClassifierBlock if spec.layer == "conv" else ClassifierBlock
     return block(spec, in_channels, num_classes, form)
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, fx, nn
 from torch.nn.functional import conv2d
 
 from nas.fusion import LinearConv, compose
-from nas.networks.fusing import conv2d_from, is_plain, linear_of, places
+from nas.networks.conv_modules import conv2d_from, is_plain, linear_of
+from nas.networks.fusing import places
 
 Shape = tuple[int, int, int]
 ConvCost = Callable[[nn.Conv2d, Shape], float]

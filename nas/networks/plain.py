@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import Tensor, nn
 
 from nas.blocks import Conv, NormActivation, Pool, Separable, SeriesActivation
+from nas.blocks.base import same_padding
+from nas.blocks.plain import effective_branches
 from nas.networks.activations import activation
-from nas.networks.branches import branched_conv
+from nas.networks.branches import ConvShape, branched_conv
 from nas.networks.bricks import Form, conv_norm, dropout, norm_layer
 
 
 class ConvBlock(nn.Module):
-    """Convolution, normalization, activation: (N, C, H, W) to (N, out_channels, H / stride, W / stride)."""
+    """A convolution in either form, then an activation: (N, C, H, W) to (N, C', H', W')."""
 
-    def __init__(self, spec: Conv, in_channels: int, form: Form) -> None:
+    def __init__(self, conv: nn.Module, activation: nn.Module) -> None:
         super().__init__()
-        branches, count = spec.effective_branches()
-        self.conv = branched_conv(
-            in_channels,
-            spec.out_channels,
-            spec.kernel_size,
-            form=form,
-            branches=branches,
-            branch_count=count,
-            stride=spec.stride,
-            padding=spec.padding_pixels,
-            dilation=spec.dilation,
-            groups=spec.groups,
-            norm=spec.norm,
-            eps=spec.norm_eps,
-            bias=spec.bias,
-        )
-        self.activation = activation(spec.activation)
+        self.conv = conv
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """One convolution."""
         return self.activation(self.conv(x))
+
+
+def conv_block(spec: Conv, in_channels: int, form: Form) -> ConvBlock:
+    """Convolution, normalization, activation."""
+    branches, count = spec.effective_branches(in_channels)
+    shape = ConvShape(in_channels, spec.out_channels, spec.kernel_size, spec.stride, spec.dilation, spec.groups)
+    if form == "train" and (branches != "none" or count > 1):
+        return ConvBlock(branched_conv(shape, branches, count, spec.norm_eps), activation(spec.activation))
+    conv = conv_norm(
+        *(in_channels, spec.out_channels, spec.kernel_size),
+        form=form,
+        stride=spec.stride,
+        padding=spec.padding_pixels,
+        dilation=spec.dilation,
+        groups=spec.groups,
+        norm=spec.norm,
+        eps=spec.norm_eps,
+        bias=spec.bias,
+    )
+    return ConvBlock(conv, activation(spec.activation))
 
 
 class SeparableBlock(nn.Module):
@@ -46,17 +51,26 @@ class SeparableBlock(nn.Module):
     def __init__(self, spec: Separable, in_channels: int, form: Form) -> None:
         super().__init__()
         branches, count = spec.effective_branches()
-        conv = partial(
-            branched_conv, form=form, branches=branches, branch_count=count, norm=spec.norm, eps=spec.norm_eps
+
+        def conv(shape: ConvShape) -> nn.Module:
+            word = effective_branches(branches, shape.kernel_size, shape.in_channels == shape.out_channels)
+            if form == "train" and (word != "none" or count > 1):
+                return branched_conv(shape, word, count, spec.norm_eps)
+            return conv_norm(**shape._asdict(), form=form, norm=spec.norm, eps=spec.norm_eps)
+
+        mid, size, stride, dilation = (
+            in_channels * spec.depth_multiplier,
+            spec.kernel_size,
+            spec.stride,
+            spec.dilation,
         )
-        mid, stride, dilation = in_channels * spec.depth_multiplier, spec.stride, spec.dilation
         self.depthwise = (
-            depthwise(in_channels, mid, spec.kernel_size, stride, dilation)
+            depthwise(in_channels, mid, size, stride, dilation)
             if spec.mid_activation == "none"
-            else conv(in_channels, mid, spec.kernel_size, stride=stride, dilation=dilation, groups=in_channels)
+            else conv(ConvShape(in_channels, mid, size, stride, dilation, groups=in_channels))
         )
         self.mid_activation = activation(spec.mid_activation)
-        self.pointwise = conv(mid, spec.out_channels, 1)
+        self.pointwise = conv(ConvShape(mid, spec.out_channels, 1))
         self.activation = activation(spec.activation)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,7 +80,7 @@ class SeparableBlock(nn.Module):
 
 def depthwise(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
     """A depthwise convolution by itself, as before the pointwise one in Xception."""
-    padding = dilation * (kernel_size - 1) // 2
+    padding = same_padding(kernel_size, dilation)
     return nn.Conv2d(
         in_channels, out_channels, kernel_size, stride, padding, dilation=dilation, groups=in_channels, bias=False
     )

@@ -10,9 +10,9 @@ from torch.nn.functional import pad
 from nas.blocks import Reduce
 from nas.fusion import compose, identity_conv, parallel_sum
 from nas.networks.activations import activation
-from nas.networks.bricks import ConvNorm, Form
+from nas.networks.bricks import ConvNorm
+from nas.networks.conv_modules import conv2d_from
 from nas.networks.fading import FadingActivation
-from nas.networks.fusing import conv2d_from
 from nas.networks.plain import ConvBlock
 
 
@@ -29,7 +29,7 @@ class FadingBottleneck(nn.Module):
         self.widen = ConvNorm(conv, eps=spec.norm_eps)
         self.fading = FadingActivation(spec.fading_activation, spec.fade_share)
         self.narrow = ConvNorm(nn.Conv2d(mid, spec.out_channels, 1, bias=False), eps=spec.norm_eps)
-        self.residual = spec.adds_input(in_channels)
+        self.residual = spec.stride == 1 and spec.may_add_input(in_channels)
         # How much wider the output is than the input: what a run's first block pads for those after it.
         self.halo = padding - spec.padding_pixels
 
@@ -54,33 +54,6 @@ class FadingBottleneck(nn.Module):
         return conv2d_from(conv)
 
 
-class ReduceBlock(nn.Module):
-    """A fading bottleneck, then the activation that survives."""
-
-    def __init__(self, spec: Reduce, in_channels: int, padding: int) -> None:
-        super().__init__()
-        self.deployed = spec.as_conv(padding)
-        self.in_channels = in_channels
-        self.linear = FadingBottleneck(spec, in_channels, padding)
-        self.activation = activation(spec.activation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, H', W')."""
-        return self.activation(self.linear(x))
-
-    def fuse(self) -> ConvBlock:
-        """The block of one convolution that this is at `lam` 0.
-
-        Raises:
-            ValueError: `lam` is not 0, so no convolution equals the block.
-        """
-        block = ConvBlock(self.deployed, self.in_channels, "deploy")
-        block.conv = self.linear.fuse()
-        return block
-
-
-def reduce_block(spec: Reduce, in_channels: int, form: Form, padding: int) -> nn.Module:
-    """ReduceNet's block in either form; on the device it is a convolution like any other."""
-    if form == "deploy":
-        return ConvBlock(spec.as_conv(padding), in_channels, form)
-    return ReduceBlock(spec, in_channels, padding)
+def reduce_block(spec: Reduce, in_channels: int, padding: int) -> ConvBlock:
+    """ReduceNet's block in its train form; in the deploy form it is a convolution (`Reduce.shipped`)."""
+    return ConvBlock(FadingBottleneck(spec, in_channels, padding), activation(spec.activation))
