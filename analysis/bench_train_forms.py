@@ -51,7 +51,7 @@ class Settings:
         seeds: trainings of each form at each learning rate.
         learning_rates: peak learning rates.
         forms: names of forms; all by default.
-        out: CSV that each training is appended to.
+        out: CSV, a line for each training as it ends; must not exist.
     """
 
     data: str = "cifar10"
@@ -179,9 +179,11 @@ def main() -> None:
     merged = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.from_cli())
     given = OmegaConf.to_object(merged)
     assert isinstance(given, Settings)
+    for form in set(given.forms) - {"ridge"}:
+        architecture(form)
     out = Path(given.out)
     done: list[Row] = []
-    with out.open("w", newline="") as file:
+    with out.open("x", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([field.name for field in fields(Row)])
         for row in rows(given):

@@ -89,7 +89,9 @@ class SearchConfig:
     device: str = _key("auto", "where networks are trained and timed", options=("auto", "cpu", "cuda"))
     objectives: list[str] = _key(["error", "latency_ms"], "two or more of error, latency_ms, macs, params")
     merge: str = _key(
-        "macs", "macs: runs of linear convolutions become fewer ones where that saves MACs", options=("none", "macs")
+        "macs",
+        "merge runs of linear convolutions where that saves macs (params may rise), or params; or none",
+        options=("none", "macs", "params"),
     )
     weights: str | None = _key(None, "file of weights to start from (torchvision's, ours), for a space of one network")
     sampler: str = _key("tpe", "who proposes architectures: tpe, nsga2 or random")

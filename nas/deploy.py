@@ -43,33 +43,23 @@ def save_weights(network: nn.Module, merges: MergePlan, file: Path) -> None:
     draft.replace(file)
 
 
-def load_deployed(arch: Architecture, weights: Path, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
-    """The fused and merged network of an architecture with weights that `save_weights` wrote.
+def load_deployed(
+    arch: Architecture, weights: Path, num_classes: int, input_shape: tuple[int, int, int]
+) -> tuple[nn.Module, MergePlan]:
+    """The fused and merged network of an architecture with weights that `save_weights` wrote, and how it was merged.
 
     Raises:
         ValueError: the file cannot be read, or holds another network's weights.
     """
     network = build(arch, num_classes=num_classes, input_shape=input_shape, form="deploy")
-    network = apply_merges(network, load_merges(weights))
-    try:
-        network.load_state_dict(load_file(weights))
-    except Exception as error:  # safetensors raises its own, torch a RuntimeError of many lines
-        raise ValueError(f"{weights} does not hold this network: {str(error).splitlines()[0]}") from None
-    return network
-
-
-def load_merges(weights: Path) -> MergePlan:
-    """How the network was merged whose weights `save_weights` wrote.
-
-    Raises:
-        ValueError: the file cannot be read, or its plan cannot.
-    """
     try:
         with safe_open(weights, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except Exception as error:  # safetensors raises its own
-        raise ValueError(f"{weights} cannot be read: {first_line(error)}") from None
-    return merge_plan_from_json(metadata[MERGES]) if MERGES in metadata else MergePlan(())
+            merges = merge_plan_from_json((file.metadata() or {}).get(MERGES, MergePlan(()).to_json()))
+        merged = apply_merges(network, merges)
+        merged.load_state_dict(load_file(weights))
+    except Exception as error:  # safetensors raises its own, torch a RuntimeError of many lines
+        raise ValueError(f"{weights} does not hold this network: {first_line(error)}") from None
+    return merged, merges
 
 
 @dataclass(frozen=True)

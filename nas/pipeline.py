@@ -18,14 +18,14 @@ import torch
 from torch import nn
 
 from nas.architecture import Architecture
-from nas.config import LatencyConfig, TrainConfig
+from nas.config import LatencyConfig, TrainConfig, first_line
 from nas.cost import count
 from nas.data import ImageData
 from nas.latency.measure import measure
 from nas.latency.memory import RememberedLatency
 from nas.networks.builder import build
 from nas.networks.fusing import fuse
-from nas.networks.merging import MergePlan, apply_merges, conv_macs, plan_merges
+from nas.networks.merging import MergePlan, apply_merges, merge_plan
 from nas.networks.weights import load_weights
 from nas.objectives import Constraint
 from nas.training import Diverged, TimedOut, deadline, evaluate, train
@@ -43,7 +43,7 @@ class Job:
         constraints: upper limits on costs.
         device: "cpu" or "cuda".
         seed: of the search; with an architecture's id it decides the seed of its training.
-        merge: "macs" to merge runs of linear convolutions where that saves multiply-adds, or "none".
+        merge: what runs of linear convolutions are merged to save (`MERGE_COSTS`).
         timeout_s: longest time of a trial, seconds.
         weights: file of weights that trainings start from.
     """
@@ -97,8 +97,7 @@ def judge(
     except (Diverged, TimedOut) as error:
         yield Ended(trial, TrialState.FAILED, str(error))
     except Exception as error:  # one trial's error must not end the search: it is recorded, with its reason
-        reason = (str(error).splitlines() or [""])[0]
-        yield Ended(trial, TrialState.FAILED, f"{type(error).__name__}: {reason}")
+        yield Ended(trial, TrialState.FAILED, f"{type(error).__name__}: {first_line(error)}")
 
 
 def _judge(
@@ -140,7 +139,7 @@ def deploy_form(arch: Architecture, job: Job) -> tuple[nn.Module, MergePlan]:
     """What will ship of an architecture, built directly, and how it is merged: nothing needs to be trained for it."""
     data = job.data
     deployed = build(arch, num_classes=data.num_classes, input_shape=data.input_shape, form="deploy")
-    merges = plan_merges(deployed, conv_macs) if job.merge == "macs" else MergePlan(())
+    merges = merge_plan(deployed, job.merge)
     return apply_merges(deployed, merges), merges
 
 

@@ -121,6 +121,14 @@ def test_fused_networks_of_every_space_equal_their_train_form(name, seed, dtype)
     assert_fuses_exactly(load_space(name).sample(seed), SHAPES[seed % 2], seed, dtype)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", space_names())
+def test_two_hundred_networks_of_every_space_fuse_exactly(name):
+    space = load_space(name)
+    for seed in range(200):
+        assert_fuses_exactly(space.sample(seed), SHAPES[seed % 2], seed, torch.float64)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", LIGHT_ZOO)
 def test_fused_networks_of_the_zoo_equal_their_train_form(name, dtype):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.functional import conv2d
 
+from nas.config import first_line
 from nas.fusion import LinearConv, compose
 from nas.networks.conv_modules import conv2d_from, is_plain, linear_of
 from nas.networks.fusing import places
@@ -75,6 +76,27 @@ def conv_macs(conv: nn.Conv2d, input_shape: Shape) -> float:
     return float(out.shape[2] * out.shape[3] * weight.numel())
 
 
+def conv_params(conv: nn.Conv2d, input_shape: Shape) -> float:
+    """Weights of a convolution; biases are as many after merging as the last one had."""
+    return float(conv.weight.numel())
+
+
+MERGE_COSTS: dict[str, ConvCost | None] = {"none": None, "macs": conv_macs, "params": conv_params}
+"""What mergers are planned by; none merges nothing."""
+
+
+def merge_plan(deployed: nn.Module, merge: str) -> MergePlan:
+    """The mergers of a network in deploy form by the name of a cost.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if merge not in MERGE_COSTS:
+        raise ValueError(f"merge={merge} is unknown; known: {', '.join(MERGE_COSTS)}")
+    cost = MERGE_COSTS[merge]
+    return MergePlan(()) if cost is None else plan_merges(deployed, cost)
+
+
 def linear_runs(deployed: nn.Module) -> tuple[tuple[str, ...], ...]:
     """Names of the convolutions of each maximal linear run, in order; each run has at least two.
 
@@ -88,7 +110,7 @@ def linear_runs(deployed: nn.Module) -> tuple[tuple[str, ...], ...]:
     try:
         graph = fx.Tracer().trace(deployed)
     except Exception as error:  # tracing runs the network's own code, which may raise anything
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise ValueError(f"network cannot be traced for runs of convolutions: {reason}") from error
     modules = {node: deployed.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}
     calls, registered = Counter(modules.values()), places(deployed)
@@ -241,7 +263,7 @@ def _input_shapes(network: nn.Module, names: set[str], input_shape: Shape) -> di
         with torch.no_grad():
             probe(torch.empty(1, *input_shape, device="meta", dtype=dtype))
     except (RuntimeError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise ValueError(f"input_shape={input_shape} does not fit the network: {reason}") from error
     return shapes
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from nas.config import first_line
 from nas.networks.builder import Network
 from nas.networks.heads import AuxiliaryBlock, ClassifierBlock, ConvClassifierBlock
 
@@ -19,9 +19,9 @@ NOT_WEIGHTS = ("num_batches_tracked", ".lam")
 def load_weights(network: Network, file: Path) -> None:
     """Fills a network in train form with the weights of a file, in place.
 
-    Our own files are matched by name. Others are by order and shape: our modules register their tensors in the order
-    in which torchvision's do, so its pretrained weights fit the zoo's networks. A last layer for another number of
-    classes keeps its fresh values; auxiliary classifiers do where the file has none.
+    State dicts of our own train forms are matched by name. Others are by order and shape: our modules register their
+    tensors in the order in which torchvision's do, so its pretrained weights fit the zoo's networks. A last layer for
+    another number of classes keeps its fresh values; auxiliary classifiers do where the file has none.
 
     Args:
         network: the train form.
@@ -33,6 +33,12 @@ def load_weights(network: Network, file: Path) -> None:
     """
     given = {name: value for name, value in _read(file).items() if not name.endswith(NOT_WEIGHTS)}
     reasons = []
+    names = {name for name, _, _ in _orders(network)[0]}
+    if file.suffix == ".safetensors" and set(given) != names:
+        raise ValueError(
+            f"weights={file} is not of this network's train form (an exported model is its deploy form); files of "
+            "other networks must be .pt or .pth, since safetensors does not keep their order"
+        )
     for targets in _orders(network):
         named = {name for name, _, _ in targets} == set(given)
         try:
@@ -50,22 +56,14 @@ def load_weights(network: Network, file: Path) -> None:
 
 def _read(file: Path) -> Mapping[str, Tensor]:
     try:
-        state = (
-            load_file(file)
-            if file.suffix == ".safetensors"
-            else torch.load(file, map_location="cpu", weights_only=True)
-        )
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"weights={file} cannot be read: {_first_line(error)}") from None
-    except Exception as error:  # the unpickler's own, of a module that torch keeps private
-        raise ValueError(f"weights={file} is no state dict: {_first_line(error)}") from None
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # safetensors and the unpickler raise their own, which they keep private
+        raise ValueError(f"weights={file} cannot be read as a state dict: {first_line(error)}") from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights={file} is no state dict: allowed is a mapping of names to tensors")
     return state
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 Target = tuple[str, Tensor, bool]  # name, tensor, whether it may stay as it is

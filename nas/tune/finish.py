@@ -9,7 +9,8 @@ from collections.abc import Callable
 import torch
 
 from nas.config import SearchConfig
-from nas.deploy import Model, export_model, load_deployed, load_merges
+from nas.deploy import Model, export_model, load_deployed
+from nas.networks.merging import MergePlan
 from nas.pipeline import Job, measure_latency
 from nas.results import front_of, make_constraints, write_results
 from nas.store import RunStore
@@ -56,7 +57,8 @@ def remeasure_front(store: RunStore, job: Job, config: SearchConfig, say: Say) -
             by_deploy_form.setdefault(record.architecture.deploy_id, []).append(record)
         for deploy_id in dict.fromkeys(record.architecture.deploy_id for record in fresh):
             same = [record for record in by_deploy_form[deploy_id] if record.cost is not None]
-            latency = measure_latency(_network(store, job, next(r for r in fresh if r in same)), job)
+            network, _ = _network(store, job, next(r for r in fresh if r in same))
+            latency = measure_latency(network, job)
             for record in same:
                 store.append(Remeasured(record.trial, latency.median_ms, latency.iqr_ms))
 
@@ -65,7 +67,7 @@ def _front(store: RunStore, config: SearchConfig) -> list[TrialRecord]:
     return front_of(store.records(), config.objectives, make_constraints(config.constraints))
 
 
-def _network(store: RunStore, job: Job, record: TrialRecord) -> torch.nn.Module:
+def _network(store: RunStore, job: Job, record: TrialRecord) -> tuple[torch.nn.Module, MergePlan]:
     weights = store.weights_file(record.trial)
     return load_deployed(record.architecture, weights, job.data.num_classes, job.data.input_shape)
 
@@ -74,7 +76,7 @@ def _test(store: RunStore, job: Job, front: list[TrialRecord]) -> None:
     """Evaluates the final front on test data; a network that was tested before is not tested again."""
     for record in front:
         if record.test_accuracy is None:
-            accuracy = evaluate(_network(store, job, record), job.data, job.data.test)
+            accuracy = evaluate(_network(store, job, record)[0], job.data, job.data.test)
             store.append(Tested(record.trial, accuracy))
 
 
@@ -88,8 +90,8 @@ def _export(store: RunStore, job: Job, front: list[TrialRecord], say: Say) -> No
             shutil.rmtree(stale)
     for i, record in enumerate(front, 1):
         say(f"exporting {i} of {len(front)}: trial {record.trial}")
-        merges = load_merges(store.weights_file(record.trial))
-        model = Model(record.architecture, _network(store, job, record), merges, job.data, _metrics(record, job))
+        network, merges = _network(store, job, record)
+        model = Model(record.architecture, network, merges, job.data, _metrics(record, job))
         try:
             export_model(model, store.model_dir(record.trial))
         except Exception as error:  # whatever an exporter or a runtime raises, the other networks are exported
