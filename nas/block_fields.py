@@ -24,7 +24,7 @@ class FieldRule:
         high: largest number allowed.
         odd: whether only odd numbers are allowed.
         options: the words allowed: all values of a `str` field, and beside the numbers for the others.
-        train_only: whether the field has no trace in the deploy form.
+        train_only: whether the field changes neither structure nor cost of the deploy form.
         folded: values that leave no trace in the deploy form (a BatchNorm folds, so "batch" deploys as "none").
         shapes: whether `Block.check` reads the field.
     """

@@ -1,8 +1,7 @@
 """Weight algebra of fusion: pure functions on convolutions as tensors, no modules.
 
-Everything is computed in float64 and returned in the dtype of the weights that come in, so that the only error
-left is that of the deploy form's own arithmetic. Each function states when it is exact, and raises where it would
-not be. All of it works on meta tensors too, where only the structure is known.
+Everything is computed in float64 and returned in the dtype of the weights that come in: each step rounds once.
+Each function states when it is exact, and raises where it would not be. All of it works on meta tensors too, where only the structure is known.
 """
 
 from __future__ import annotations

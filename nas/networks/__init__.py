@@ -1,4 +1,5 @@
 """Networks: a module class for each block schema, and the builder that chains them.
 
-Every module has a train form and a deploy form of the same attributes. `fuse` turns the one into the other.
+`build` makes either form of a network; `fuse` turns the train form into the deploy form, and `apply_merges` merges
+what is linear in it.
 """
