@@ -104,15 +104,15 @@ def kernel_size(default: int = 3, odd: bool = True) -> Any:
     return number(int, default, 1, 31, "side of the square kernel, pixels", odd=odd)
 
 
-def stride(default: int = 1) -> Any:
+def stride(default: int = 1, **more: Any) -> Any:
     """The stride of a block."""
-    return number(int, default, 1, 8, "stride; dropped where images are small (Architecture.strides)")
+    return number(int, default, 1, 8, "stride; dropped where images are small (Architecture.strides)", **more)
 
 
-def padding(default: int | str = "same") -> Any:
+def padding(default: int | str = "same", **more: Any) -> Any:
     """The zeros around a convolution's or a pool's input."""
     meaning = "pixels of zeros on each side; same: what keeps a map's size at stride 1 (odd kernels)"
-    return number(int, default, 0, 1024, meaning, options=("same",))
+    return number(int, default, 0, 1024, meaning, options=("same",), **more)
 
 
 def groups(meaning: str) -> Any:

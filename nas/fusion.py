@@ -1,7 +1,8 @@
 """Weight algebra of fusion: pure functions on convolutions as tensors, no modules.
 
 Everything is computed in float64 and returned in the dtype of the weights that come in: each step rounds once.
-Each function states when it is exact, and raises where it would not be. All of it works on meta tensors too, where only the structure is known.
+Each function states when it is exact, and raises where it would not be. All of it works on meta tensors too, where
+only the structure is known.
 """
 
 from __future__ import annotations
@@ -191,8 +192,8 @@ def parallel_sum(*convs: LinearConv) -> LinearConv:
     """The convolution that equals the sum of convolutions of one input. Exact, at borders too.
 
     Branches are aligned by their padding: with P the largest padding, tap t of branch i sits at
-    `t * dilation_i + P - padding_i`. The result has the gcd of the groups; it is dilated where all branches
-    share kernel, padding and dilation, and dense otherwise.
+    `t * dilation_i + P - padding_i`. The result has the gcd of the groups, and the largest dilation on which
+    all taps lie.
 
     Raises:
         ValueError: no branch, or branches of different strides, channels or output sizes.
@@ -205,15 +206,13 @@ def parallel_sum(*convs: LinearConv) -> LinearConv:
     _must_agree("2 * padding - extent", [tuple(2 * conv.padding[d] - conv.extent[d] for d in (0, 1)) for conv in convs])
     groups = reduce(math.gcd, (conv.groups for conv in convs))
     padding = max(conv.padding[0] for conv in convs), max(conv.padding[1] for conv in convs)
-    shared = len({(conv.kernel_size, conv.padding, conv.dilation) for conv in convs}) == 1
-    # By that agreement the branch of the largest padding has the largest extent, and every other lies within it.
-    extent = max(conv.extent[0] for conv in convs), max(conv.extent[1] for conv in convs)
+    rows, columns = (_lattice(convs, d, padding[d]) for d in (0, 1))
     first = convs[0]
-    kernel, dilation = (first.kernel_size, first.dilation) if shared else (extent, (1, 1))
+    kernel, dilation = (rows[0], columns[0]), (rows[1], columns[1])
     weight = first.weight.new_zeros(first.out_channels, first.in_channels // groups, *kernel, dtype=torch.float64)
     for conv in convs:
-        rows, columns = (_taps(conv, d, padding[d], 1 if shared else conv.dilation[d]) for d in (0, 1))
-        weight[:, :, rows, columns] += regroup(conv, groups).weight.double()
+        taps = [_taps(conv, d, padding[d], dilation[d]) for d in (0, 1)]
+        weight[:, :, taps[0], taps[1]] += regroup(conv, groups).weight.double()
     biases = [conv.bias.double() for conv in convs if conv.bias is not None]
     bias = torch.stack(biases).sum(0) if biases else None
     return LinearConv(weight, bias, first.stride, padding, dilation, groups).to(first.weight.dtype)
@@ -306,9 +305,17 @@ def _composed_axis(first: LinearConv, second: LinearConv, d: int) -> tuple[int, 
     return first.stride[d] * second.dilation[d], first.dilation[d], 1
 
 
-def _taps(conv: LinearConv, d: int, padding: int, step: int) -> slice:
-    """Where along axis `d` the taps of `conv` lie in the kernel of a sum that is padded by `padding`."""
-    start = padding - conv.padding[d]
+def _lattice(convs: Sequence[LinearConv], d: int, padding: int) -> tuple[int, int]:
+    """Kernel size and dilation along axis `d` of the sum of convolutions, padded by `padding`."""
+    starts = [padding - conv.padding[d] for conv in convs]
+    steps = [conv.dilation[d] for conv in convs if conv.kernel_size[d] > 1]
+    dilation = reduce(math.gcd, [*starts, *steps]) or 1
+    return max(start + conv.extent[d] - 1 for start, conv in zip(starts, convs, strict=True)) // dilation + 1, dilation
+
+
+def _taps(conv: LinearConv, d: int, padding: int, dilation: int) -> slice:
+    """Where along axis `d` the taps of `conv` lie in the kernel of a sum of that padding and dilation."""
+    start, step = (padding - conv.padding[d]) // dilation, max(1, conv.dilation[d] // dilation)
     return slice(start, start + (conv.kernel_size[d] - 1) * step + 1, step)
 
 

@@ -33,6 +33,8 @@ def extended(base: Words, words: Words) -> Words:
     gone = _gone(base_choices, choices)
     for part in PARTS:
         templates = _without_cases(base.get(part) or [], gone)
+        if gone and isinstance(templates, list):
+            templates = [_without_dead_blocks(template, choices) for template in templates]
         if isinstance(words.get(part), dict):
             merged[part] = _changed_part(part, templates, words[part], choices)
         elif part not in words and part in base:
@@ -87,15 +89,20 @@ def _changed(words: Words, changes: Words, where: str, known: Any) -> Words:
 
 def _known_settings(block: Any, choices: Words) -> list[str]:
     """What a template of these blocks may say: its own keys, its blocks' names, the fields that all of them have."""
+    names = _block_names(block, choices)
+    fields = [list(rules(BLOCK_SCHEMAS[name])) for name in names]
+    return ["block", "depth", *names, *(f for f in (fields[0] if fields else []) if all(f in each for each in fields))]
+
+
+def _block_names(block: Any, choices: Words) -> list[str]:
+    """The blocks that a template's `block` may come to."""
     if isinstance(block, dict) and "shared" in block:
         block = choices.get(str(block["shared"]))
     elif isinstance(block, dict):
         cases = [case for key, case in block.items() if key != "given"]
         block = [name for case in cases for name in (case if isinstance(case, list) else [case])]
     listed = block if isinstance(block, list) else [block]
-    names = [name for name in listed if isinstance(name, str) and name in BLOCK_SCHEMAS]
-    fields = [list(rules(BLOCK_SCHEMAS[name])) for name in names]
-    return ["block", "depth", *names, *(f for f in (fields[0] if fields else []) if all(f in each for each in fields))]
+    return [name for name in listed if isinstance(name, str) and name in BLOCK_SCHEMAS]
 
 
 def _gone(base: Words, choices: Words) -> dict[str, list[Any]]:
@@ -119,6 +126,14 @@ def _without_cases(words: Any, gone: Mapping[str, list[Any]]) -> Any:
         for key, value in words.items()
         if key in ("given", "else") or not any(same_option(key, option) for option in never)
     }
+
+
+def _without_dead_blocks(template: Any, choices: Words) -> Any:
+    """A template without the settings of blocks that a narrowed choice has ruled out."""
+    if not isinstance(template, dict):
+        return template
+    alive = _block_names(template.get("block"), choices)
+    return {key: value for key, value in template.items() if key not in BLOCK_SCHEMAS or key in alive}
 
 
 def _mapping(words: Words, key: str) -> Words:

@@ -212,11 +212,13 @@ def test_a_block_of_kxk_1xn_1x1_identity_and_pooling_branches(groups, stride):
     assert (summed.kernel_size, summed.padding, summed.groups, summed.bias) == ((5, 3), (2, 1), groups, None)
 
 
-def test_a_sum_stays_dilated_where_all_branches_are_alike():
+def test_a_sum_is_dilated_by_the_lattice_on_which_all_taps_lie():
     part = LinearConv(numbers(0, 4, 4, 3, 3), None, padding=(2, 2), dilation=(2, 2))
     other = LinearConv(numbers(1, 4, 4, 1, 1), None)
     assert (parallel_sum(part, part).kernel_size, parallel_sum(part, part).dilation) == ((3, 3), (2, 2))
-    assert (parallel_sum(part, other).kernel_size, parallel_sum(part, other).dilation) == ((5, 5), (1, 1))
+    assert (parallel_sum(part, other).kernel_size, parallel_sum(part, other).dilation) == ((3, 3), (2, 2))
+    odd = LinearConv(numbers(1, 4, 4, 3, 3), None, padding=(1, 1))
+    assert (parallel_sum(part, odd).kernel_size, parallel_sum(part, odd).dilation) == ((5, 5), (1, 1))
 
 
 @pytest.mark.parametrize(

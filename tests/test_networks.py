@@ -286,6 +286,10 @@ def variants(name: str) -> list[Block]:
             except ValueError:
                 continue
             found.append(block)
+    if isinstance(plain, Conv | Separable):
+        found += [
+            dataclasses.replace(plain, branches=b, dilation=2, branch_count=2) for b in ("repvgg", "acnet", "dbb")
+        ]
     return list(dict.fromkeys(found))
 
 

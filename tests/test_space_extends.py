@@ -74,6 +74,16 @@ def test_the_text_loads_alone_and_is_the_same_space(tmp_path):
     assert "&" not in space.text
 
 
+@pytest.mark.parametrize(
+    ("base", "choices", "blocks"),
+    [("resnet", "block: [basic]", {"basic"}), ("nasbench_macro", "l0: [1, 2]", {"inverted_residual"})],
+)
+def test_a_narrowed_choice_rules_out_settings_of_blocks_that_can_no_longer_be(base, choices, blocks, tmp_path):
+    space = space_of(tmp_path, f"extends: {base}\nchoices: {{{choices}}}\n")
+    assert {block.name for block in space.sample(0).stages[0]} <= blocks
+    assert set(next(stage for stage in space.stages if stage.part == "stages").settings) == blocks
+
+
 def test_a_file_that_extends_nothing_keeps_its_text(tmp_path):
     text = "# a remark\n" + BASE + HEAD
     assert space_of(tmp_path, text).text == text

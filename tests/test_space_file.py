@@ -300,3 +300,19 @@ def test_a_space_of_several_networks_is_no_architecture(tmp_path):
     path = write_space(tmp_path, "stages: [{block: conv, out_channels: [8, 16]}]\n" + HEAD)
     with pytest.raises(ValueError, match=r"space\.yaml: a space of 2 encodings"):
         load_architecture(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "head: [{block: classifier, layer: conv, pool_size: 2}]\n",
+        f"stages: [{{block: inception, branch2: 3, kernels2: [3x3, 1x3+3x1]}}]\n{HEAD}",
+        f"stages: [{{block: inception, branch1: 8, stride: [1, 2], padding: 0}}]\n{HEAD}",
+        f"stages: [{{block: inception, branch2: 8, kernels2: 5x5, stride: 2, padding: 0}}]\n{HEAD}",
+        f"stages: [{{block: shuffle_v2, out_channels: [8, 9]}}]\n{HEAD}",
+    ],
+)
+def test_a_space_with_a_network_that_cannot_be_is_refused(text, tmp_path):
+    with pytest.raises(ValueError, match=r"is not allowed") as error:
+        load_space(write_space(tmp_path, text))
+    assert "space.yaml" in str(error.value) and "\n" not in str(error.value)

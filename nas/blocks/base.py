@@ -62,6 +62,14 @@ class Block:
         """
         return {}
 
+    def has_norm(self) -> bool:
+        """Whether the train form has a normalization."""
+        return getattr(self, "norm", "batch") != "none"
+
+    def norm_stays(self) -> bool:
+        """Whether a normalization stays on the device: GroupNorm does, and where a block begins with BatchNorm."""
+        return getattr(self, "norm", "batch") == "group"
+
     def keeps_channels(self, in_channels: int | None) -> bool:
         """Whether as many channels leave as enter: with stride 1 the input can be added then.
 
@@ -106,7 +114,10 @@ class Block:
         resolved = self.resolved(in_channels)
         default = {field.name: field.default for field in dataclasses.fields(self)}
         for field, rule in rules(type(self)).items():
-            if (deploy and rule.train_only) or (field == "norm_eps" and getattr(self, "norm", "batch") == "none"):
+            if field == "norm_eps":
+                if not (self.norm_stays() if deploy else self.has_norm()):
+                    continue
+            elif deploy and rule.train_only:
                 continue
             value: Value = getattr(self, field)
             if field in resolved:

@@ -60,9 +60,8 @@ class Reduce(Block):
         )
 
     def may_add_input(self, in_channels: int) -> bool:
-        """Whether the train form has its residual where the stride is 1: channels fit and the kernel has a centre."""
-        centred = self.kernel_size % 2 == 1 and 2 * self.padding_pixels == self.kernel_size - 1
-        return self.residual and centred and self.keeps_channels(in_channels)
+        """Whether the train form has its residual where stride and padding keep a map's size."""
+        return self.residual and self.kernel_size % 2 == 1 and self.keeps_channels(in_channels)
 
     def resolved(self, in_channels: int | None) -> dict[str, Value]:
         """See `Block.resolved`."""

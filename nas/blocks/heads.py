@@ -21,9 +21,11 @@ class Classifier(Block):
     """
 
     name: ClassVar[str] = "classifier"
-    layer: str = fields.word("linear", ("linear", "conv"), "fully connected, or 1x1 convolution before pooling")
-    pool_size: int = fields.number(int, 1, 1, 16, "side of the map after average pooling, pixels")
-    hidden_features: int = fields.number(int, 0, 0, 16384, "features of each hidden layer; 0: none")
+    layer: str = fields.word(
+        "linear", ("linear", "conv"), "fully connected, or 1x1 convolution before pooling", shapes=True
+    )
+    pool_size: int = fields.number(int, 1, 1, 16, "side of the map after average pooling, pixels", shapes=True)
+    hidden_features: int = fields.number(int, 0, 0, 16384, "features of each hidden layer; 0: none", shapes=True)
     hidden_layers: int = fields.number(int, 1, 1, 4, "hidden layers, where they have features")
     activation: str = fields.activation("activation of hidden layers, and of `layer: conv`")
     dropout: float = fields.number(float, 0.0, 0, 0.95, "share of features dropped while training", train_only=True)
@@ -65,3 +67,7 @@ class Auxiliary(Block):
     feature_norm: str = fields.word("none", ("batch", "none"), "normalization of the features", train_only=True)
     norm_eps: float = fields.norm_eps()
     dropout: float = fields.number(float, 0.0, 0, 0.95, "share of features dropped", train_only=True)
+
+    def has_norm(self) -> bool:
+        """See `Block.has_norm`."""
+        return "batch" in (self.norm, self.feature_norm)

@@ -30,15 +30,15 @@ class Inception(Block):
     name: ClassVar[str] = "inception"
     branch1: int = _channels("channels of the 1x1 branch; 0: none")
     reduce2: int = _channels("channels of the second branch's first 1x1; 0: none")
-    kernels2: str = fields.word("3x3", KERNELS, "kernels of the second branch")
+    kernels2: str = fields.word("3x3", KERNELS, "kernels of the second branch", shapes=True)
     branch2: int = _channels("channels that leave the second branch; 0: none")
     reduce3: int = _channels("channels of the third branch's first 1x1; 0: none")
-    kernels3: str = fields.word("5x5", KERNELS, "kernels of the third branch")
+    kernels3: str = fields.word("5x5", KERNELS, "kernels of the third branch", shapes=True)
     branch3: int = _channels("channels that leave the third branch; 0: none")
     pool: str = fields.word("max", ("max", "avg"), "the fourth branch's 3x3 pool")
     branch4: int = _channels("channels that leave the fourth branch; 0: none")
-    stride: int = fields.stride()
-    padding: int | str = fields.padding()
+    stride: int = fields.stride(shapes=True)
+    padding: int | str = fields.padding(shapes=True)
     activation: str = fields.activation()
     norm: str = fields.norm()
     norm_eps: float = fields.norm_eps()
@@ -119,6 +119,10 @@ class Dense(Block):
     norm_eps: float = fields.norm_eps(stays=True)
     dropout: float = fields.number(float, 0.0, 0, 0.95, "share of new values dropped while training", train_only=True)
 
+    def norm_stays(self) -> bool:
+        """See `Block.norm_stays`."""
+        return self.has_norm()
+
     def mid_channels(self) -> int:
         """Channels between the 1x1 and the kxk convolution."""
         return max(1, round(self.growth_rate * self.expansion))
@@ -142,6 +146,10 @@ class Transition(Block):
     activation: str = fields.activation()
     norm: str = fields.norm()
     norm_eps: float = fields.norm_eps(stays=True)
+
+    def norm_stays(self) -> bool:
+        """See `Block.norm_stays`."""
+        return self.has_norm()
 
     def output_channels(self, in_channels: int) -> int:
         """See `Block.output_channels`."""

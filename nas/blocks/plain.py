@@ -56,11 +56,18 @@ class Conv(Block):
         }
 
     def effective_branches(self, in_channels: int | None) -> tuple[str, int]:
-        """`branches` and `branch_count` where there are any: see `effective_branches`, and the kernel has a centre."""
-        centred = self.kernel_size % 2 == 1 and self.padding_pixels == same_padding(self.kernel_size, self.dilation)
-        if self.norm != "batch" or not centred:
+        """`branches` and `branch_count` where there may be any: the kernel has a centre, and each its BatchNorm.
+
+        With another padding than `same` there are none (`centred`); but small images make it `same`.
+        """
+        if self.norm != "batch" or self.kernel_size % 2 == 0:
             return "none", 1
         return effective_branches(self.branches, self.kernel_size, self.keeps_channels(in_channels)), self.branch_count
+
+    @property
+    def centred(self) -> bool:
+        """Whether the kernel's centre runs over the map's pixels, so that branches line up with it."""
+        return self.padding_pixels == same_padding(self.kernel_size, self.dilation)
 
     def output_side(self, side: int) -> int:
         """See `Block.output_side`."""
@@ -150,6 +157,10 @@ class NormActivation(Block):
     activation: str = fields.activation()
     norm: str = fields.word("batch", ("batch", "group"), "normalization")
     norm_eps: float = fields.norm_eps(stays=True)
+
+    def norm_stays(self) -> bool:
+        """See `Block.norm_stays`."""
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)

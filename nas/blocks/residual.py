@@ -80,6 +80,10 @@ class Basic(Block):
         """See `Block.resolved`."""
         return {"expansion": self.mid_channels(), **norm_kept(self.norm, self.pre_activation)}
 
+    def norm_stays(self) -> bool:
+        """See `Block.norm_stays`."""
+        return self.norm == "group" or (self.pre_activation and self.has_norm())
+
     def grouped_convolutions(self, in_channels: int) -> tuple[tuple[int, int, int], ...]:
         """See `Block.grouped_convolutions`."""
         mid = self.mid_channels()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -44,11 +43,14 @@ class ConvNorm(nn.Module):
 def norm_layer(norm: str, channels: int, eps: float) -> nn.Module:
     """A normalization by itself, where no convolution can take it up; the identity for "none".
 
-    GroupNorm has 32 groups (arXiv:1803.08494), or as many as divide both 32 and the channels.
+    GroupNorm has 32 groups (arXiv:1803.08494), or as many fewer as leave each at least 8 channels.
     """
     if norm == "batch":
         return nn.BatchNorm2d(channels, eps)
-    return nn.GroupNorm(math.gcd(32, channels), channels, eps) if norm == "group" else nn.Identity()
+    if norm == "none":
+        return nn.Identity()
+    groups = max(g for g in (1, 2, 4, 8, 16, 32) if g == 1 or (channels % g == 0 and channels >= 8 * g))
+    return nn.GroupNorm(groups, channels, eps)
 
 
 def conv_norm(
@@ -70,8 +72,9 @@ def conv_norm(
     In the deploy form BatchNorm is folded: the convolution alone, with the bias that BatchNorm leaves. `bias` is
     for convolutions without normalization.
     """
+    height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    dilation = dilation if max(height, width) > 1 else 1
     if padding is None:
-        height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         padding = (same_padding(height, dilation), same_padding(width, dilation))
     normed = norm == "group" or (norm == "batch" and form == "train")
     biased = not normed and (bias or norm == "batch")

@@ -97,7 +97,13 @@ def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     parametrizations change what a layer computes from what its attributes say.
     """
     kind = next((kind for kind in kinds if isinstance(module, kind)), None)
-    if kind is None or is_parametrized(module) or module._forward_hooks or module._forward_pre_hooks:
+    if (
+        kind is None
+        or "forward" in vars(module)
+        or is_parametrized(module)
+        or module._forward_hooks
+        or module._forward_pre_hooks
+    ):
         return False
     return all(getattr(type(module), name, None) is getattr(kind, name, None) for name in ("forward", "_conv_forward"))
 

@@ -23,7 +23,8 @@ def fuse(network: nn.Module) -> nn.Module:
     From the root downwards, a module with `fuse()` is replaced by what that returns; else its `switch_to_deploy()`
     or `reparameterize()`, the protocols of RepVGG and timm, is called. Then, in every Sequential, BatchNorms are
     folded into the convolution or linear layer beside them (`fuse_children` says which). The argument is not
-    changed. Exact, but for the rounding of the folded weights.
+    changed. Exact, but for the rounding of the folded weights. `fuse()` of a module whose children have one too is
+    followed by theirs, so it must leave them as they are or be done with them.
 
     Raises:
         ValueError: a module that refuses, such as a fading activation that has not faded; the message names it.
@@ -41,8 +42,8 @@ def fuse_children(module: nn.Module) -> None:
     """Fuses what is inside a module, in place, and leaves it in eval mode: `switch_to_deploy` of a whole network.
 
     The module's own `fuse()` or `switch_to_deploy()` is not called. Folded are, within a Sequential that has no
-    forward of its own and with nothing but Identity between them: Conv2d then BatchNorm2d; Linear then BatchNorm1d
-    (whose input must be (N, features)); BatchNorm2d then Conv2d. The module that is folded away becomes an Identity,
+    forward of its own and with nothing but Identity between them: Conv2d then BatchNorm2d; Linear then BatchNorm1d,
+    where a Flatten comes before them; BatchNorm2d then Conv2d. The module that is folded away becomes an Identity,
     so that indices and slices stay as they were. Left alone are norms without running statistics, layers that are
     used in several places, layers with hooks or parametrizations, and subclasses with a forward of their own.
     A Sequential is taken to run as a whole: whoever reads between a layer and its norm finds the norm's values.
@@ -143,7 +144,8 @@ def _fold(sequence: nn.Sequential, used: Counter[nn.Module]) -> None:
         while position + 1 < len(names):
             pair = names[position : position + 2]
             layer, norm = pair[1 - norm_at], pair[norm_at]
-            folded = fold(sequence._modules[layer], sequence._modules[norm], used)
+            exact = not isinstance(sequence._modules[layer], nn.Linear) or _is_flat(sequence, layer)
+            folded = fold(sequence._modules[layer], sequence._modules[norm], used) if exact else None
             if folded is None:
                 position += 1
                 continue
@@ -151,6 +153,15 @@ def _fold(sequence: nn.Sequential, used: Counter[nn.Module]) -> None:
             setattr(sequence, norm, nn.Identity().eval())
             # The folded layer stays at this position, and meets what follows on the norm.
             names.remove(norm)
+
+
+def _is_flat(sequence: nn.Sequential, name: str) -> bool:
+    """Whether a layer's input is (N, features) for certain: BatchNorm1d normalizes another axis of (N, C, features)."""
+    before = list(sequence._modules)[: list(sequence._modules).index(name)]
+    modules = [sequence._modules[each] for each in before]
+    return any(isinstance(m, nn.Flatten) and (m.start_dim, m.end_dim) == (1, -1) for m in modules) and not any(
+        isinstance(m, nn.Unflatten) for m in modules
+    )
 
 
 def _norm_after(layer: nn.Module | None, norm: nn.Module | None, used: Counter[nn.Module]) -> nn.Module | None:

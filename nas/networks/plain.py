@@ -29,7 +29,7 @@ def conv_block(spec: Conv, in_channels: int, form: Form) -> ConvBlock:
     """Convolution, normalization, activation."""
     branches, count = spec.effective_branches(in_channels)
     shape = ConvShape(in_channels, spec.out_channels, spec.kernel_size, spec.stride, spec.dilation, spec.groups)
-    if form == "train" and (branches != "none" or count > 1):
+    if form == "train" and spec.centred and (branches != "none" or count > 1):
         return ConvBlock(branched_conv(shape, branches, count, spec.norm_eps), activation(spec.activation))
     conv = conv_norm(
         *(in_channels, spec.out_channels, spec.kernel_size),
@@ -80,6 +80,7 @@ class SeparableBlock(nn.Module):
 
 def depthwise(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
     """A depthwise convolution by itself, as before the pointwise one in Xception."""
+    dilation = dilation if kernel_size > 1 else 1
     padding = same_padding(kernel_size, dilation)
     return nn.Conv2d(
         in_channels, out_channels, kernel_size, stride, padding, dilation=dilation, groups=in_channels, bias=False

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from nas.blocks import Reduce
+from nas.blocks.base import same_padding
 from nas.fusion import compose, identity_conv, parallel_sum
 from nas.networks.activations import activation
 from nas.networks.bricks import ConvNorm
@@ -29,7 +30,8 @@ class FadingBottleneck(nn.Module):
         self.widen = ConvNorm(conv, eps=spec.norm_eps)
         self.fading = FadingActivation(spec.fading_activation, spec.fade_share)
         self.narrow = ConvNorm(nn.Conv2d(mid, spec.out_channels, 1, bias=False), eps=spec.norm_eps)
-        self.residual = spec.stride == 1 and spec.may_add_input(in_channels)
+        keeps_side = spec.stride == 1 and spec.padding_pixels == same_padding(spec.kernel_size)
+        self.residual = keeps_side and spec.may_add_input(in_channels)
         # How much wider the output is than the input: what a run's first block pads for those after it.
         self.halo = padding - spec.padding_pixels
 

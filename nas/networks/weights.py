@@ -60,7 +60,11 @@ def _read(file: Path) -> Mapping[str, Tensor]:
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors and the unpickler raise their own, which they keep private
-        raise ValueError(f"weights={file} cannot be read as a state dict: {first_line(error)}") from None
+        reason = f": {first_line(error)}" if isinstance(error, OSError) else ""
+        raise ValueError(
+            f"weights={file} cannot be read as a state dict{reason}; allowed: .safetensors, or .pt or .pth of "
+            "torch.save(model.state_dict())"
+        ) from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights={file} is no state dict: allowed is a mapping of names to tensors")
     return state
@@ -105,6 +109,8 @@ def _matched(targets: list[Target], given: list[tuple[str, Tensor]]) -> list[tup
         raise ValueError(f"it has {len(given)} tensors, the network {len(targets)}")
     pairs = []
     for (name, target, may_stay), (given_name, value) in zip(targets, given, strict=True):
+        if given_name.rpartition(".")[2] != name.rpartition(".")[2]:
+            raise ValueError(f"{given_name} stands where {name} should")
         # A fully connected layer may stand for a convolution over the whole map (auxiliary heads).
         if target.shape == value.shape or (
             value.ndim == 2 and target.ndim > 1 and target.flatten(1).shape == value.shape
