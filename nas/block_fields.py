@@ -115,6 +115,16 @@ def padding(default: int | str = "same", **more: Any) -> Any:
     return number(int, default, 0, 1024, meaning, options=("same",), **more)
 
 
+def dilation() -> Any:
+    """The dilation of a kernel."""
+    return number(int, 1, 1, 16, "distance of the kernel's taps, pixels")
+
+
+def dropout(meaning: str = "share of values dropped while training") -> Any:
+    """The share of values that dropout takes."""
+    return number(float, 0.0, 0, 0.95, meaning, train_only=True)
+
+
 def groups(meaning: str) -> Any:
     """The groups of a block's convolutions."""
     return number(int, 1, 1, 8192, meaning, shapes=True)
@@ -130,9 +140,9 @@ def norm() -> Any:
     return word("batch", NORM_NAMES, "normalization after each convolution", folded=("batch",))
 
 
-def norm_eps(stays: bool = False) -> Any:
-    """A normalization's epsilon; it folds with the normalization unless that stays."""
-    return number(float, 1e-5, 1e-9, 1, "epsilon of the normalization", train_only=not stays)
+def norm_eps() -> Any:
+    """A normalization's epsilon."""
+    return number(float, 1e-5, 1e-9, 1, "epsilon of the normalization", train_only=True)
 
 
 def branches() -> Any:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from nas.block_fields import Value
 
+Shared = Mapping[str, tuple[Value, ...]]  # the choices of the whole network, by name
+
 
 @dataclass(frozen=True)
 class Choice:

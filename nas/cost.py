@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -23,10 +23,16 @@ def count(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[int, i
     Returns:
         (params, macs).
     """
-    probe = copy.deepcopy(network).to("meta").eval()
-    dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
+    probe, image = on_meta(network, input_shape)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        probe(torch.empty(1, *input_shape, device="meta", dtype=dtype))
+        probe(image)
     params = sum(parameter.numel() for parameter in network.parameters())
     return params, counter.get_total_flops() // 2
+
+
+def on_meta(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[nn.Module, Tensor]:
+    """A copy of a network in eval mode and an image (1, C, H, W) for it, both without numbers: running it is free."""
+    dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
+    image = torch.empty(1, *input_shape, device="meta", dtype=dtype)
+    return copy.deepcopy(network).to("meta").eval(), image

@@ -89,7 +89,7 @@ def export_model(model: Model, directory: Path) -> None:
         save_weights(model.network, model.merges, draft / "model.safetensors")
         network = model.network.cpu()
         example = model.data.normalize(model.data.test.x[:2].cpu())
-        _write_onnx(network, example, draft / "model.onnx")
+        write_onnx(network, example, draft / "model.onnx")
         difference = _verify_onnx(network, model.data, draft / "model.onnx")
         metrics = {
             **model.metrics,
@@ -116,7 +116,8 @@ def _input_words(data: ImageData) -> dict[str, Any]:
     }
 
 
-def _write_onnx(network: nn.Module, example: Tensor, file: Path) -> None:
+def write_onnx(network: nn.Module, example: Tensor, file: Path) -> None:
+    """Writes a network as ONNX with a free batch size; `example` is a batch (N, C, H, W) of at least two images."""
     with _quiet_exporter():
         torch.onnx.export(
             network,

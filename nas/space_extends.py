@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.blocks import BLOCK_SCHEMAS, rules
-from nas.space_setting import raw_options, same_option
+from nas.space_setting import PARTS, raw_choices, raw_options, same_option
 
-PARTS = ("stem", "stages", "head")
 Words = dict[str, Any]
 
 
@@ -26,7 +25,7 @@ def extended(base: Words, words: Words) -> Words:
     Raises:
         ValueError: a change of what is not there; the message names the place and what is allowed.
     """
-    base_choices, changes = _mapping(base, "choices"), _mapping(words, "choices")
+    base_choices, changes = raw_choices(base), raw_choices(words)
     known = [*base_choices, *(name for name, options in changes.items() if options is not None)]
     choices = _changed(base_choices, changes, "choices.", known)
     merged = {**{key: base[key] for key in base if key != "published"}, **words}
@@ -134,10 +133,3 @@ def _without_dead_blocks(template: Any, choices: Words) -> Any:
         return template
     alive = _block_names(template.get("block"), choices)
     return {key: value for key, value in template.items() if key not in BLOCK_SCHEMAS or key in alive}
-
-
-def _mapping(words: Words, key: str) -> Words:
-    raw = words.get(key) or {}
-    if not isinstance(raw, dict):
-        raise ValueError(f"{key}: {raw!r} is not allowed; allowed: a mapping of names to lists")
-    return raw

@@ -20,7 +20,7 @@ from nas.blocks import BLOCK_SCHEMAS, block_schema, rules
 from nas.choice import Choice
 from nas.space import SearchSpace
 from nas.space_check import check_cases, check_channels, check_head
-from nas.space_setting import parse_setting, parse_shared
+from nas.space_setting import PARTS, parse_setting, parse_shared, raw_choices
 from nas.space_words import find_space, read_words, reject_unknown, space_names, zoo_names
 from nas.stage import Stage
 
@@ -82,15 +82,13 @@ def load_architecture(source: str | Path) -> Architecture:
 
 
 def _parse_space(words: Mapping[str, Any], path: Path, text: str) -> SearchSpace:
-    raw_choices = words.get("choices") or {}
-    if not isinstance(raw_choices, dict):
-        raise ValueError(f"choices: {raw_choices!r} is not allowed; allowed: a mapping of names to lists")
-    for name in raw_choices:
+    choices = raw_choices(words)
+    for name in choices:
         if not str(name).isidentifier():  # other parameters have dots in their names
             raise ValueError(f"choices.{name}: this name is not allowed; allowed: letters, digits and _")
-    shared = {str(name): parse_shared(raw, f"choices.{name}") for name, raw in raw_choices.items()}
+    shared = {str(name): parse_shared(raw, f"choices.{name}") for name, raw in choices.items()}
     stages = []
-    for part in ("stem", "stages", "head"):
+    for part in PARTS:
         templates = words.get(part, [])
         if not isinstance(templates, list) or (part == "head" and not templates):
             raise ValueError(f"{part}: {templates!r} is not allowed; allowed: a list of block templates")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from nas.block_fields import Value
 from nas.blocks import Block
-from nas.choice import Choice
+from nas.choice import Choice, Shared
 from nas.stage import Stage
 
 Demand = tuple[Choice, int, Value]  # a setting, the block's place in its stage, the value that it has to have
-Shared = Mapping[str, tuple[Value, ...]]
 
 
 def encoding_of(blocks: tuple[Block, ...], stages: tuple[Stage, ...], shared: Shared) -> dict[str, Value] | None:

@@ -8,14 +8,26 @@ from typing import Any, TypeGuard
 
 from nas.block_fields import FieldRule, Value
 from nas.blocks import round_channels
-from nas.choice import Choice
+from nas.choice import Choice, Shared
 
+PARTS = ("stem", "stages", "head")
 PLAIN = "a value, a list or {from: LOW, to: HIGH, step: STEP}"
 WAYS = (
     "a value, a list, {from: LOW, to: HIGH, step: STEP}, {per_block: [...]}, {shared: NAME}, "
     "{shared: NAME, times: BASE, step: STEP} or {given: NAME, VALUE: ..., else: ...}"
 )
-Shared = Mapping[str, tuple[Value, ...]]
+
+
+def raw_choices(words: Mapping[str, Any]) -> dict[Any, Any]:
+    """The `choices` of a file's words, by name.
+
+    Raises:
+        ValueError: they are no mapping.
+    """
+    raw = words.get("choices") or {}
+    if not isinstance(raw, dict):
+        raise ValueError(f"choices: {raw!r} is not allowed; allowed: a mapping of names to lists")
+    return raw
 
 
 def parse_shared(raw: Any, where: str) -> tuple[Value, ...]:

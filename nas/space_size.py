@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from nas.block_fields import Value
+from nas.choice import Shared
 from nas.stage import Stage
 
-Shared = Mapping[str, tuple[Value, ...]]
 Table = tuple[tuple[str, ...], dict[tuple[Value, ...], int]]
 
 

@@ -11,8 +11,9 @@ import yaml
 
 from nas.config import user_path
 from nas.space_extends import extended
+from nas.space_setting import PARTS
 
-KEYS = ("extends", "description", "source", "published", "choices", "stem", "stages", "head")
+KEYS = ("extends", "description", "source", "published", "choices", *PARTS)
 
 
 def space_names() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +47,16 @@ def write_space(folder: Path, text: str, name: str = "space.yaml") -> Path:
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def assert_refused(path: Path, parts: list[str]) -> None:
+    """A space file is refused in one line that begins with its path and holds all parts."""
+    with pytest.raises(ValueError) as error:
+        load_space(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message
+    for part in parts:
+        assert part in message
 
 
 def space_of(folder: Path, text: str) -> SearchSpace:

@@ -1,12 +1,11 @@
 """Fused networks of every space and block are accepted by the exporters, and give the same outputs there."""
 
-import warnings
-
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 
+from nas.deploy import write_onnx
 from nas.networks.builder import build
 from nas.networks.fading import set_fading
 from nas.networks.fusing import fuse
@@ -36,18 +35,7 @@ def check_torch_export(network: torch.nn.Module, x: torch.Tensor) -> None:
 
 
 def check_onnx(network: torch.nn.Module, x: torch.Tensor, file) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network,
-            (x,),
-            str(file),
-            dynamo=True,
-            external_data=False,
-            input_names=["images"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
+    write_onnx(network, x, file)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     given = np.asarray(session.run(None, {"images": x.numpy()})[0])
     with torch.no_grad():

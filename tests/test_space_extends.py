@@ -8,7 +8,7 @@ import yaml
 from nas.architecture import Architecture
 from nas.space import SearchSpace
 from nas.space_file import load_architecture, load_space
-from tests.helpers import HEAD, space_of, write_space
+from tests.helpers import HEAD, assert_refused, space_of, write_space
 
 OPENED = """
 extends: zoo/mobilenet_v2
@@ -244,12 +244,7 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path, case):
     write_space(tmp_path, "stagez: []\n", "odd.yaml")
     write_space(tmp_path, "stages: {block: conv}\n" + HEAD, "map.yaml")
     path = write_space(tmp_path, text)
-    with pytest.raises(ValueError) as error:
-        load_space(path)
-    message = str(error.value)
-    assert message.startswith(f"{path}: ") and "\n" not in message
-    for part in parts:
-        assert part in message
+    assert_refused(path, parts)
 
 
 def test_figures_of_a_network(tmp_path):

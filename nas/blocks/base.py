@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
+from nas import block_fields as fields
 from nas.block_fields import FieldRule, Value
 
 
@@ -64,11 +65,11 @@ class Block:
 
     def has_norm(self) -> bool:
         """Whether the train form has a normalization."""
-        return getattr(self, "norm", "batch") != "none"
+        return True
 
     def norm_stays(self) -> bool:
         """Whether a normalization stays on the device: GroupNorm does, and where a block begins with BatchNorm."""
-        return getattr(self, "norm", "batch") == "group"
+        return False
 
     def keeps_channels(self, in_channels: int | None) -> bool:
         """Whether as many channels leave as enter: with stride 1 the input can be added then.
@@ -122,11 +123,33 @@ class Block:
             value: Value = getattr(self, field)
             if field in resolved:
                 words[field] = resolved[field]
-            elif deploy and value in rule.folded:
+            elif deploy and value in rule.folded and not self.norm_stays():
                 words[field] = "none"
             elif value != default[field] or (deploy and rule.folded):
                 words[field] = value
         return words
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormedBlock(Block):
+    """A block of convolutions, each with a normalization, and activations."""
+
+    activation: str = fields.activation()
+    norm: str = fields.norm()
+    norm_eps: float = fields.norm_eps()
+
+    def has_norm(self) -> bool:
+        """See `Block.has_norm`."""
+        return self.norm != "none"
+
+    def norm_stays(self) -> bool:
+        """See `Block.norm_stays`."""
+        return self.norm == "group"
+
+
+def scaled(channels: int, ratio: float) -> int:
+    """The channels that a ratio of others comes to, at least one."""
+    return max(1, round(channels * ratio))
 
 
 def round_channels(channels: float, divisor: int = 8) -> int:
@@ -140,10 +163,14 @@ def same_padding(kernel_size: int, dilation: int = 1) -> int:
     return dilation * (kernel_size - 1) // 2
 
 
-def conv_side(side: int, kernel_size: int, stride: int, padding: Value, dilation: int = 1) -> int:
-    """Side of the map that a convolution or pool makes of one of `side` pixels; below 1: there is none."""
-    pixels = same_padding(kernel_size, dilation) if padding == "same" else int(padding)
-    room = side + 2 * pixels - dilation * (kernel_size - 1) - 1
+def padding_pixels(padding: int | str, kernel_size: int, dilation: int = 1) -> int:
+    """The zeros on each side that a block's `padding` comes to."""
+    return same_padding(kernel_size, dilation) if padding == "same" else int(padding)
+
+
+def conv_side(side: int, kernel_size: int, stride: int, padding: int, dilation: int = 1) -> int:
+    """Side of the map that a convolution makes of one of `side` pixels; below 1: there is none."""
+    room = side + 2 * padding - dilation * (kernel_size - 1) - 1
     return room // stride + 1 if room >= 0 else 0
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from nas import block_fields as fields
 from nas.block_fields import Value
-from nas.blocks.base import Block, conv_side, same_padding
+from nas.blocks.base import Block, conv_side, padding_pixels, scaled
 from nas.blocks.plain import Conv
 
 
@@ -41,12 +41,12 @@ class Reduce(Block):
 
     def mid_channels(self) -> int:
         """Channels of the middle, in the train form."""
-        return max(1, round(self.out_channels * self.bottleneck_width))
+        return scaled(self.out_channels, self.bottleneck_width)
 
     @property
     def padding_pixels(self) -> int:
         """Zeros on each side, where the block stands alone."""
-        return same_padding(self.kernel_size) if self.padding == "same" else int(self.padding)
+        return padding_pixels(self.padding, self.kernel_size)
 
     def shipped(self, padding: int | None) -> Conv:
         """See `Block.shipped`: one convolution, with the zeros that its run leaves to it."""
@@ -71,7 +71,7 @@ class Reduce(Block):
 
     def output_side(self, side: int) -> int:
         """See `Block.output_side`."""
-        return conv_side(side, self.kernel_size, self.stride, self.padding)
+        return conv_side(side, self.kernel_size, self.stride, self.padding_pixels)
 
 
 def run_paddings(blocks: Sequence[Block]) -> dict[int, int]:

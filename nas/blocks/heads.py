@@ -28,7 +28,7 @@ class Classifier(Block):
     hidden_features: int = fields.number(int, 0, 0, 16384, "features of each hidden layer; 0: none", shapes=True)
     hidden_layers: int = fields.number(int, 1, 1, 4, "hidden layers, where they have features")
     activation: str = fields.activation("activation of hidden layers, and of `layer: conv`")
-    dropout: float = fields.number(float, 0.0, 0, 0.95, "share of features dropped while training", train_only=True)
+    dropout: float = fields.dropout("share of features dropped while training")
 
     def check(self, in_channels: int) -> None:
         """See `Block.check`."""
@@ -66,7 +66,7 @@ class Auxiliary(Block):
     norm: str = fields.word("batch", ("batch", "none"), "normalization of the 1x1 convolution", train_only=True)
     feature_norm: str = fields.word("none", ("batch", "none"), "normalization of the features", train_only=True)
     norm_eps: float = fields.norm_eps()
-    dropout: float = fields.number(float, 0.0, 0, 0.95, "share of features dropped", train_only=True)
+    dropout: float = fields.dropout("share of features dropped")
 
     def has_norm(self) -> bool:
         """See `Block.has_norm`."""

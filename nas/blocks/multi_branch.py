@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from nas import block_fields as fields
 from nas.block_fields import Value
-from nas.blocks.base import Block, conv_side
-from nas.blocks.residual import norm_kept
+from nas.blocks.base import NormedBlock, conv_side, padding_pixels, scaled
 
 # Kernels of a branch, one after another; "+" splits the last one in two halves that are concatenated.
 KERNELS = ("3x3", "5x5", "3x3_3x3", "1x7_7x1", "7x1_1x7_7x1_1x7", "1x7_7x1_3x3", "1x3+3x1", "3x3_1x3+3x1")
@@ -19,7 +18,7 @@ def _channels(meaning: str) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inception(Block):
+class Inception(NormedBlock):
     """Up to four branches side by side: 1x1; 1x1 and kernels; 1x1 and other kernels; a pool and 1x1.
 
     GoogLeNet (arXiv:1409.4842, true 5x5), Inception V2 (arXiv:1502.03167, two 3x3), V3 (arXiv:1512.00567, 1xn
@@ -39,9 +38,6 @@ class Inception(Block):
     branch4: int = _channels("channels that leave the fourth branch; 0: none")
     stride: int = fields.stride(shapes=True)
     padding: int | str = fields.padding(shapes=True)
-    activation: str = fields.activation()
-    norm: str = fields.norm()
-    norm_eps: float = fields.norm_eps()
 
     def output_channels(self, in_channels: int) -> int:
         """See `Block.output_channels`."""
@@ -83,20 +79,17 @@ class Inception(Block):
 
     def output_side(self, side: int) -> int:
         """See `Block.output_side`; only convolutions that stride go without padding."""
-        return conv_side(side, 3, self.stride, "same" if self.stride == 1 else self.padding)
+        return conv_side(side, 3, self.stride, padding_pixels("same" if self.stride == 1 else self.padding, 3))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fire(Block):
+class Fire(NormedBlock):
     """SqueezeNet's block: 1x1 squeeze, then 1x1 and 3x3 side by side (arXiv:1602.07360)."""
 
     name: ClassVar[str] = "fire"
     squeeze: int = fields.number(int, 16, 1, 8192, "channels of the squeeze")
     expand1x1: int = fields.number(int, 64, 1, 8192, "channels of the 1x1 branch", shapes=True)
     expand3x3: int = fields.number(int, 64, 1, 8192, "channels of the 3x3 branch", shapes=True)
-    activation: str = fields.activation()
-    norm: str = fields.norm()
-    norm_eps: float = fields.norm_eps()
 
     def output_channels(self, in_channels: int) -> int:
         """See `Block.output_channels`."""
@@ -104,7 +97,7 @@ class Fire(Block):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dense(Block):
+class Dense(NormedBlock):
     """DenseNet's layer: the input, and beside it new channels made from all of it (arXiv:1608.06993).
 
     Its first normalization stays on the device: it reads a concatenation.
@@ -114,10 +107,7 @@ class Dense(Block):
     growth_rate: int = fields.number(int, 32, 1, 1024, "channels that the layer adds", shapes=True)
     kernel_size: int = fields.kernel_size()
     expansion: float = fields.number(float, 4.0, 0.125, 16, "middle channels over the growth rate")
-    activation: str = fields.activation()
-    norm: str = fields.norm()
-    norm_eps: float = fields.norm_eps(stays=True)
-    dropout: float = fields.number(float, 0.0, 0, 0.95, "share of new values dropped while training", train_only=True)
+    dropout: float = fields.dropout("share of new values dropped while training")
 
     def norm_stays(self) -> bool:
         """See `Block.norm_stays`."""
@@ -125,7 +115,7 @@ class Dense(Block):
 
     def mid_channels(self) -> int:
         """Channels between the 1x1 and the kxk convolution."""
-        return max(1, round(self.growth_rate * self.expansion))
+        return scaled(self.growth_rate, self.expansion)
 
     def output_channels(self, in_channels: int) -> int:
         """See `Block.output_channels`."""
@@ -133,19 +123,16 @@ class Dense(Block):
 
     def resolved(self, in_channels: int | None) -> dict[str, Value]:
         """See `Block.resolved`."""
-        return {"expansion": self.mid_channels(), **norm_kept(self.norm, True)}
+        return {"expansion": self.mid_channels()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transition(Block):
+class Transition(NormedBlock):
     """DenseNet's transition: normalization, activation, 1x1 convolution to fewer channels, average pool."""
 
     name: ClassVar[str] = "transition"
     compression: float = fields.number(float, 0.5, 0.0625, 1, "output channels over input channels", shapes=True)
     stride: int = fields.stride(2)
-    activation: str = fields.activation()
-    norm: str = fields.norm()
-    norm_eps: float = fields.norm_eps(stays=True)
 
     def norm_stays(self) -> bool:
         """See `Block.norm_stays`."""
@@ -157,8 +144,7 @@ class Transition(Block):
 
     def resolved(self, in_channels: int | None) -> dict[str, Value]:
         """See `Block.resolved`."""
-        counts: dict[str, Value] = {} if in_channels is None else {"compression": self.output_channels(in_channels)}
-        return {**counts, **norm_kept(self.norm, True)}
+        return {} if in_channels is None else {"compression": self.output_channels(in_channels)}
 
     def output_side(self, side: int) -> int:
         """See `Block.output_side`; a pool's window that hangs over the edge does not count."""
@@ -166,7 +152,7 @@ class Transition(Block):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShuffleV1(Block):
+class ShuffleV1(NormedBlock):
     """ShuffleNet's unit: grouped 1x1, channel shuffle, depthwise kxk, grouped 1x1, plus the input (arXiv:1707.01083).
 
     Where the channels grow, the average-pooled input is concatenated instead of added.
@@ -179,14 +165,11 @@ class ShuffleV1(Block):
     expansion: float = fields.number(float, 0.25, 0.015625, 4, "middle channels over output channels", shapes=True)
     groups: int = fields.groups("groups of the 1x1 convolutions")
     grouped_entry: bool = fields.flag(True, "whether the first 1x1 is grouped too", shapes=True)
-    activation: str = fields.activation()
-    norm: str = fields.norm()
-    norm_eps: float = fields.norm_eps()
     drop_path: float = fields.drop_path()
 
     def mid_channels(self) -> int:
         """Channels of the depthwise convolution."""
-        return max(1, round(self.out_channels * self.expansion))
+        return scaled(self.out_channels, self.expansion)
 
     def new_channels(self, in_channels: int) -> int:
         """Channels that the convolutions make: all, or those beside the input."""
@@ -217,7 +200,7 @@ class ShuffleV1(Block):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShuffleV2(Block):
+class ShuffleV2(NormedBlock):
     """ShuffleNet V2's unit: half the channels pass, half are convolved, then both are shuffled (arXiv:1807.11164).
 
     Where it strides or the channels change, both halves are convolved.
@@ -227,9 +210,6 @@ class ShuffleV2(Block):
     out_channels: int = fields.out_channels()
     kernel_size: int = fields.kernel_size()
     stride: int = fields.stride()
-    activation: str = fields.activation()
-    norm: str = fields.norm()
-    norm_eps: float = fields.norm_eps()
 
     def check(self, in_channels: int) -> None:
         """See `Block.check`."""

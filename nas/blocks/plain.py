@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from nas import block_fields as fields
 from nas.block_fields import Value
-from nas.blocks.base import Block, conv_side, same_padding
+from nas.blocks.base import Block, NormedBlock, conv_side, padding_pixels, same_padding
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conv(Block):
+class Conv(NormedBlock):
     """Convolution, normalization, activation: stems, plain networks (AlexNet, VGG, NiN), 1x1 heads.
 
     While it trains, linear branches may stand beside the convolution; they are summed into it when fused:
@@ -26,11 +26,8 @@ class Conv(Block):
     kernel_size: int = fields.kernel_size(odd=False)
     stride: int = fields.stride()
     padding: int | str = fields.padding()
-    dilation: int = fields.number(int, 1, 1, 16, "distance of the kernel's taps, pixels")
+    dilation: int = fields.dilation()
     groups: int = fields.groups("groups of the convolution")
-    activation: str = fields.activation()
-    norm: str = fields.norm()
-    norm_eps: float = fields.norm_eps()
     bias: bool = fields.flag(True, "whether the convolution has a bias, where no normalization follows it")
     branches: str = fields.branches()
     branch_count: int = fields.branch_count()
@@ -42,7 +39,7 @@ class Conv(Block):
     @property
     def padding_pixels(self) -> int:
         """Zeros on each side."""
-        return same_padding(self.kernel_size, self.dilation) if self.padding == "same" else int(self.padding)
+        return padding_pixels(self.padding, self.kernel_size, self.dilation)
 
     def resolved(self, in_channels: int | None) -> dict[str, Value]:
         """See `Block.resolved`."""
@@ -71,7 +68,7 @@ class Conv(Block):
 
     def output_side(self, side: int) -> int:
         """See `Block.output_side`."""
-        return conv_side(side, self.kernel_size, self.stride, self.padding, self.dilation)
+        return conv_side(side, self.kernel_size, self.stride, self.padding_pixels, self.dilation)
 
 
 def effective_branches(branches: str, kernel_size: int, keeps_channels: bool) -> str:
@@ -80,7 +77,7 @@ def effective_branches(branches: str, kernel_size: int, keeps_channels: bool) ->
 
 
 @dataclass(frozen=True, kw_only=True)
-class Separable(Block):
+class Separable(NormedBlock):
     """Depthwise kxk, then pointwise 1x1: MobileNetV1's block (arXiv:1704.04861) and MobileOne's.
 
     With `mid_activation: none` there is no normalization in the middle either, as in Xception (arXiv:1610.02357).
@@ -90,12 +87,9 @@ class Separable(Block):
     out_channels: int = fields.out_channels()
     kernel_size: int = fields.kernel_size()
     stride: int = fields.stride()
-    dilation: int = fields.number(int, 1, 1, 16, "distance of the depthwise kernel's taps, pixels")
+    dilation: int = fields.dilation()
     depth_multiplier: int = fields.number(int, 1, 1, 16, "middle channels over input channels")
     mid_activation: str = fields.activation("activation after the depthwise convolution")
-    activation: str = fields.activation()
-    norm: str = fields.norm()
-    norm_eps: float = fields.norm_eps()
     branches: str = fields.branches()
     branch_count: int = fields.branch_count()
 
@@ -120,13 +114,12 @@ class Pool(Block):
     stride: int = fields.stride(2)
     padding: int | str = fields.padding(0)
     ceil: bool = fields.flag(False, "whether a window that hangs over the edge counts")
-    dropout: float = fields.number(float, 0.0, 0, 0.95, "share of values dropped while training", train_only=True)
+    dropout: float = fields.dropout()
 
     @property
     def padding_pixels(self) -> int:
         """Zeros (or, for the maximum, nothing) on each side; a pool takes at most half its window."""
-        pixels = same_padding(self.kernel_size) if self.padding == "same" else int(self.padding)
-        return min(pixels, self.kernel_size // 2)
+        return min(padding_pixels(self.padding, self.kernel_size), self.kernel_size // 2)
 
     def resolved(self, in_channels: int | None) -> dict[str, Value]:
         """See `Block.resolved`."""
@@ -156,7 +149,7 @@ class NormActivation(Block):
     name: ClassVar[str] = "norm_activation"
     activation: str = fields.activation()
     norm: str = fields.word("batch", ("batch", "group"), "normalization")
-    norm_eps: float = fields.norm_eps(stays=True)
+    norm_eps: float = fields.norm_eps()
 
     def norm_stays(self) -> bool:
         """See `Block.norm_stays`."""

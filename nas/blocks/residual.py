@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from nas import block_fields as fields
 from nas.block_fields import Value
-from nas.blocks.base import Block, round_channels
+from nas.blocks.base import NormedBlock, round_channels, scaled
 
 
 @dataclass(frozen=True, kw_only=True)
-class InvertedResidual(Block):
+class InvertedResidual(NormedBlock):
     """MobileNetV2's and V3's block: 1x1 to the wide middle, depthwise kxk, 1x1 back, plus the input.
 
     Without the first 1x1 where `expansion` is 1, and without the residual where shapes differ.
@@ -26,13 +26,11 @@ class InvertedResidual(Block):
     groups: int = fields.groups("groups of the 1x1 convolutions")
     se_ratio: float = fields.number(float, 0.0, 0, 1, "squeeze-excitation channels over middle channels; 0: none")
     activation: str = fields.activation(default="relu6")
-    norm: str = fields.norm()
-    norm_eps: float = fields.norm_eps()
     drop_path: float = fields.drop_path()
 
     def mid_channels(self, in_channels: int) -> int:
         """Channels of the depthwise convolution."""
-        return max(1, round(in_channels * self.expansion))
+        return scaled(in_channels, self.expansion)
 
     def se_channels(self, in_channels: int) -> int:
         """Channels of the squeeze, a multiple of 8 as in MobileNetV3; 0 without squeeze-excitation."""
@@ -53,7 +51,7 @@ class InvertedResidual(Block):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Basic(Block):
+class Basic(NormedBlock):
     """ResNet's basic block: two kxk convolutions and the input (He et al. 2015, arXiv:1512.03385).
 
     With `pre_activation` normalization and activation come before each convolution (arXiv:1603.05027), as in
@@ -67,22 +65,19 @@ class Basic(Block):
     expansion: float = fields.number(float, 1.0, 0.125, 16, "middle channels over output channels", shapes=True)
     groups: int = fields.groups("groups of the kxk convolutions")
     pre_activation: bool = fields.flag(False, "normalization and activation before each convolution")
-    activation: str = fields.activation()
-    norm: str = fields.norm()
-    norm_eps: float = fields.norm_eps()
     drop_path: float = fields.drop_path()
 
     def mid_channels(self) -> int:
         """Channels between the convolutions."""
-        return max(1, round(self.out_channels * self.expansion))
+        return scaled(self.out_channels, self.expansion)
 
     def resolved(self, in_channels: int | None) -> dict[str, Value]:
         """See `Block.resolved`."""
-        return {"expansion": self.mid_channels(), **norm_kept(self.norm, self.pre_activation)}
+        return {"expansion": self.mid_channels()}
 
     def norm_stays(self) -> bool:
         """See `Block.norm_stays`."""
-        return self.norm == "group" or (self.pre_activation and self.has_norm())
+        return super().norm_stays() or (self.pre_activation and self.has_norm())
 
     def grouped_convolutions(self, in_channels: int) -> tuple[tuple[int, int, int], ...]:
         """See `Block.grouped_convolutions`."""
@@ -108,7 +103,7 @@ class Bottleneck(Basic):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Xception(Block):
+class Xception(NormedBlock):
     """Xception's block: separable convolutions, a max-pool where it strides, and a residual (arXiv:1610.02357)."""
 
     name: ClassVar[str] = "xception"
@@ -118,16 +113,8 @@ class Xception(Block):
     layers: int = fields.number(int, 2, 1, 8, "separable convolutions")
     grow: str = fields.word("first", ("first", "last"), "which separable convolution changes the channels")
     pre_activation: bool = fields.flag(True, "whether the block begins with an activation")
-    activation: str = fields.activation()
-    norm: str = fields.norm()
-    norm_eps: float = fields.norm_eps()
     drop_path: float = fields.drop_path()
 
     def resolved(self, in_channels: int | None) -> dict[str, Value]:
         """See `Block.resolved`."""
         return {"grow": "first"} if in_channels == self.out_channels or self.layers == 1 else {}
-
-
-def norm_kept(norm: str, pre_activation: bool) -> dict[str, Value]:
-    """The normalization where it cannot fold, since the block begins with it."""
-    return {"norm": norm} if pre_activation else {}

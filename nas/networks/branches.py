@@ -7,6 +7,7 @@ RepVGG (arXiv:2101.03697), MobileOne (arXiv:2206.04040), ACNet (arXiv:1908.03930
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple, Protocol, cast
 
 from torch import Tensor, nn
@@ -100,9 +101,7 @@ class PaddedPair(nn.Module):
                 count_include_pad=True,
                 like=pointwise.weight,
             )
-        padded = LinearConv(
-            pointwise.weight, pointwise.bias, padding=(self.padding, self.padding), groups=pointwise.groups
-        )
+        padded = replace(pointwise, padding=(self.padding, self.padding))
         return affine_after(compose(padded, second), *affine_of(self.norm))
 
 

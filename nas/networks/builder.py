@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from nas.architecture import Architecture
 from nas.blocks import Auxiliary, Block, Classifier, Reduce, run_paddings
 from nas.networks.bricks import Form
-from nas.networks.fusing import fuse_children
+from nas.networks.fusing import switch_to_deploy
 from nas.networks.heads import AuxiliaryBlock, ClassifierBlock, classifier_block
 from nas.networks.multi_branch import (
     DenseBlock,
@@ -71,16 +70,7 @@ class Network(nn.Module):
             x = block(x)
         return x, auxiliary
 
-    def switch_to_deploy(self) -> None:
-        """Makes this very network its deploy form, as RepVGG's and timm's tools ask of modules.
-
-        Raises:
-            ValueError: it cannot be fused; it is left as it was.
-        """
-        fused = copy.deepcopy(self)
-        fuse_children(fused)
-        self.blocks = fused.blocks
-        self.eval()
+    switch_to_deploy = switch_to_deploy
 
 
 def build(arch: Architecture, *, num_classes: int, input_shape: tuple[int, int, int], form: Form = "train") -> Network:

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn.functional import conv2d
 
 from nas.config import first_line
+from nas.cost import on_meta
 from nas.fusion import LinearConv, compose
 from nas.networks.conv_modules import conv2d_from, is_plain, linear_of
 from nas.networks.fusing import places
@@ -110,8 +111,7 @@ def linear_runs(deployed: nn.Module) -> tuple[tuple[str, ...], ...]:
     try:
         graph = fx.Tracer().trace(deployed)
     except Exception as error:  # tracing runs the network's own code, which may raise anything
-        reason = first_line(error)
-        raise ValueError(f"network cannot be traced for runs of convolutions: {reason}") from error
+        raise ValueError(f"network cannot be traced for runs of convolutions: {first_line(error)}") from error
     modules = {node: deployed.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}
     calls, registered = Counter(modules.values()), places(deployed)
     read = {str(node.target).rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
@@ -246,7 +246,6 @@ def _cheapest(length: int, costs: dict[tuple[int, int], float]) -> tuple[tuple[i
 
 def _input_shapes(network: nn.Module, names: set[str], input_shape: Shape) -> dict[str, Shape]:
     """The (C, H, W) that enters each named module, found on the meta device."""
-    probe = copy.deepcopy(network).to("meta").eval()
     shapes: dict[str, Shape] = {}
 
     def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -256,15 +255,14 @@ def _input_shapes(network: nn.Module, names: set[str], input_shape: Shape) -> di
 
         return hook
 
-    for name in names:
-        probe.get_submodule(name).register_forward_pre_hook(record(name))
-    dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
     try:
+        probe, image = on_meta(network, input_shape)
+        for name in names:
+            probe.get_submodule(name).register_forward_pre_hook(record(name))
         with torch.no_grad():
-            probe(torch.empty(1, *input_shape, device="meta", dtype=dtype))
+            probe(image)
     except (RuntimeError, TypeError) as error:
-        reason = first_line(error)
-        raise ValueError(f"input_shape={input_shape} does not fit the network: {reason}") from error
+        raise ValueError(f"input_shape={input_shape} does not fit the network: {first_line(error)}") from error
     return shapes
 
 

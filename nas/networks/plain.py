@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nas.blocks import Conv, NormActivation, Pool, Separable, SeriesActivation
-from nas.blocks.base import same_padding
 from nas.blocks.plain import effective_branches
 from nas.networks.activations import activation
 from nas.networks.branches import ConvShape, branched_conv
@@ -78,13 +77,10 @@ class SeparableBlock(nn.Module):
         return self.activation(self.pointwise(self.mid_activation(self.depthwise(x))))
 
 
-def depthwise(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """A depthwise convolution by itself, as before the pointwise one in Xception."""
-    dilation = dilation if kernel_size > 1 else 1
-    padding = same_padding(kernel_size, dilation)
-    return nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, padding, dilation=dilation, groups=in_channels, bias=False
-    )
+def depthwise(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> nn.Module:
+    """A depthwise convolution by itself, as before the pointwise one in Xception: the same in both forms."""
+    shape = ConvShape(in_channels, out_channels, kernel_size, stride, dilation, groups=in_channels)
+    return conv_norm(**shape._asdict(), form="deploy", norm="none", bias=False)
 
 
 class PoolBlock(nn.Module):

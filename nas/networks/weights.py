@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -32,18 +33,19 @@ def load_weights(network: Network, file: Path) -> None:
         ValueError: the file cannot be read, or holds another network's weights.
     """
     given = {name: value for name, value in _read(file).items() if not name.endswith(NOT_WEIGHTS)}
-    reasons = []
-    names = {name for name, _, _ in _orders(network)[0]}
-    if file.suffix == ".safetensors" and set(given) != names:
+    orders = _orders(network)
+    if file.suffix == ".safetensors" and set(given) != {target.name for target in orders[0]}:
         raise ValueError(
             f"weights={file} is not of this network's train form (an exported model is its deploy form); files of "
             "other networks must be .pt or .pth, since safetensors does not keep their order"
         )
-    for targets in _orders(network):
-        named = {name for name, _, _ in targets} == set(given)
+    reasons = []
+    for targets in orders:
+        names = [target.name for target in targets]
         try:
             # safetensors sorts its tensors by name.
-            pairs = _matched(targets, [(n, given[n]) for n, _, _ in targets] if named else list(given.items()))
+            named = set(names) == set(given)
+            pairs = _matched(targets, [(name, given[name]) for name in names] if named else list(given.items()))
         except ValueError as error:
             reasons.append(str(error))
             continue
@@ -70,7 +72,12 @@ def _read(file: Path) -> Mapping[str, Tensor]:
     return state
 
 
-Target = tuple[str, Tensor, bool]  # name, tensor, whether it may stay as it is
+class Target(NamedTuple):
+    """A tensor to fill: its name, and whether it may stay as it is."""
+
+    name: str
+    tensor: Tensor
+    may_stay: bool
 
 
 def _orders(network: Network) -> list[list[Target]]:
@@ -86,7 +93,7 @@ def _orders(network: Network) -> list[list[Target]]:
         last = _logits(block)
         state = block.state_dict(prefix=f"blocks.{i}.", keep_vars=True)
         targets = [
-            (name, tensor, name.rpartition(".")[0] == f"blocks.{i}.{last}")
+            Target(name, tensor, name.rpartition(".")[0] == f"blocks.{i}.{last}")
             for name, tensor in state.items()
             if not name.endswith(NOT_WEIGHTS)
         ]
