@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d
 
-Pair = tuple[int, int]
+from nas.convolution import Convolution, Pair, composed_axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +69,15 @@ class LinearConv:
         """Input rows and columns that one output pixel spans: (kernel - 1) * dilation + 1."""
         height, width = self.kernel_size
         return (height - 1) * self.dilation[0] + 1, (width - 1) * self.dilation[1] + 1
+
+    @property
+    def structure(self) -> Convolution:
+        """The same convolution without its numbers."""
+        return Convolution(
+            *(self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation),
+            groups=self.groups,
+            bias=self.bias is not None,
+        )
 
     def apply(self, x: Tensor) -> Tensor:
         """The convolution of `x`: (N, in_channels, H, W) to (N, out_channels, H', W')."""
@@ -221,36 +230,26 @@ def parallel_sum(*convs: LinearConv) -> LinearConv:
 def compose(first: LinearConv, second: LinearConv) -> LinearConv:
     """The convolution that equals `first`, then `second`, for any strides, groups and dilations.
 
-    Exact, at borders too, where it does not raise. The result has stride `s1 * s2`, padding `p1 + p2 * s1`, the
-    gcd of the groups, and the extent `e1 + (e2 - 1) * s1`. Along each axis its kernel is dense, but that `second`'s
-    kernel and dilation stay after a single tap of stride 1, and `first`'s before a single tap.
+    Exact, at borders too, where it does not raise. `Convolution.then` says which structure the result has.
 
     Raises:
-        ValueError: channels that do not follow on, or a `second` with padding. Its zeros are not what `first`
-            would have computed there, unless along that axis `first` is a single tap without padding and without
-            bias, whatever its values. Pad once up front instead (`pad_once`): another function at borders.
+        ValueError: what `Convolution.then` raises. Where that is padding, pad once up front instead (`pad_once`):
+            another function at borders.
     """
-    if second.in_channels != first.out_channels:
-        raise ValueError(f"{second.in_channels} input channels cannot follow on {first.out_channels} output channels")
-    for d in (0, 1):
-        keeps_zeros = first.kernel_size[d] == 1 and first.padding[d] == 0 and first.bias is None
-        if second.padding[d] and not keeps_zeros:
-            raise ValueError(f"padding={second.padding} within a run is not exact at borders: pad once up front")
-    groups = math.gcd(first.groups, second.groups)
-    axes = [_composed_axis(first, second, d) for d in (0, 1)]
+    whole = first.structure.then(second.structure)
+    rows, columns = (composed_axis(first.structure, second.structure, d) for d in (0, 1))
+    groups = whole.groups
     inner, outer = regroup(first, groups).weight.double(), regroup(second, groups).weight.double()
     # Groups of the second become channels of an image that the first's kernels are painted onto, tap by tap.
     image = outer.unflatten(0, (groups, -1)).transpose(0, 1).flatten(1, 2)
-    step, spread = (axes[0][0], axes[1][0]), (axes[0][1], axes[1][1])
+    step, spread = (rows.step, columns.step), (rows.spread, columns.spread)
     painted = conv_transpose2d(image, inner, stride=step, dilation=spread, groups=groups)
     weight = painted.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 1).contiguous()
     bias = None if second.bias is None else second.bias.double()
     if first.bias is not None:
         gained = torch.einsum("goihw,gi->go", outer.unflatten(0, (groups, -1)), first.bias.double().view(groups, -1))
         bias = gained.flatten() if bias is None else bias + gained.flatten()
-    s1, s2, p1, p2 = first.stride, second.stride, first.padding, second.padding
-    stride, padding = (s1[0] * s2[0], s1[1] * s2[1]), (p1[0] + p2[0] * s1[0], p1[1] + p2[1] * s1[1])
-    return LinearConv(weight, bias, stride, padding, (axes[0][2], axes[1][2]), groups).to(first.weight.dtype)
+    return LinearConv(weight, bias, whole.stride, whole.padding, whole.dilation, groups).to(first.weight.dtype)
 
 
 def pad_once(convs: Sequence[LinearConv]) -> tuple[LinearConv, ...]:
@@ -294,15 +293,6 @@ def conv_into_linear(conv: LinearConv, weight: Tensor, bias: Tensor | None) -> t
     if conv.bias is not None:
         constant = constant + wide @ conv.bias.double()
     return merged.to(weight.dtype), constant.to(weight.dtype)
-
-
-def _composed_axis(first: LinearConv, second: LinearConv, d: int) -> tuple[int, int, int]:
-    """Along axis `d`: distance of the second's taps and of the first's in the kernel, and the result's dilation."""
-    if first.kernel_size[d] == 1 and first.stride[d] == 1:
-        return 1, 1, second.dilation[d]
-    if second.kernel_size[d] == 1:
-        return 1, 1, first.dilation[d]
-    return first.stride[d] * second.dilation[d], first.dilation[d], 1
 
 
 def _lattice(convs: Sequence[LinearConv], d: int, padding: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ a module class for each. A field that is `train_only` costs training time and no
 is part of an architecture's `arch_id` and absent from its `deploy_id`.
 
 To add a block: a schema class in this package with its line in `BLOCK_SCHEMAS`, a module class in
-`nas/networks/` with its line in `BLOCKS`.
+`nas/networks/` with its line in `BLOCKS`, and what is left of it on the device in `nas/layers/blocks.py`.
 """
 
 from __future__ import annotations

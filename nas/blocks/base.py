@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from nas import block_fields as fields
 from nas.block_fields import FieldRule, Value
+from nas.convolution import same_padding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,10 @@ class Block:
         Identities ask this and not the stride, which small images drop.
         """
         return in_channels is None or in_channels == self.output_channels(in_channels)
+
+    def keeps_shape(self, in_channels: int) -> bool:
+        """Whether the map that leaves has the shape of the one that enters: the input is added then."""
+        return self.stride_or_one == 1 and self.keeps_channels(in_channels)
 
     def shipped(self, padding: int | None) -> Block | None:
         """The block that is on the device instead of this one; None where nothing is.
@@ -158,20 +164,31 @@ def round_channels(channels: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
-def same_padding(kernel_size: int, dilation: int = 1) -> int:
-    """Pixels of zeros on each side under which a convolution of stride 1 keeps a map's size (odd kernels)."""
-    return dilation * (kernel_size - 1) // 2
-
-
 def padding_pixels(padding: int | str, kernel_size: int, dilation: int = 1) -> int:
     """The zeros on each side that a block's `padding` comes to."""
     return same_padding(kernel_size, dilation) if padding == "same" else int(padding)
 
 
-def conv_side(side: int, kernel_size: int, stride: int, padding: int, dilation: int = 1) -> int:
-    """Side of the map that a convolution makes of one of `side` pixels; below 1: there is none."""
-    room = side + 2 * padding - dilation * (kernel_size - 1) - 1
-    return room // stride + 1 if room >= 0 else 0
+def group_norm_groups(channels: int) -> int:
+    """Groups of a GroupNorm: 32 (arXiv:1803.08494), or as many fewer as leave each at least 8 channels."""
+    return max(g for g in (1, 2, 4, 8, 16, 32) if g == 1 or (channels % g == 0 and channels >= 8 * g))
+
+
+def check_sizes(input_shape: tuple[int, int, int], num_classes: int) -> None:
+    """Holds a network's ends against what is possible.
+
+    Args:
+        input_shape: (C, H, W) of the images.
+        num_classes: number of logits.
+
+    Raises:
+        ValueError: something that is no positive integer.
+    """
+    sizes = (*input_shape, num_classes) if isinstance(input_shape, Sequence) else ()
+    if len(sizes) != 4 or not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise ValueError(
+            f"input_shape={input_shape}, num_classes={num_classes}: (C, H, W) and classes must be positive"
+        )
 
 
 def rules(schema: type[Block]) -> dict[str, FieldRule]:

@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from nas import block_fields as fields
 from nas.block_fields import Value
-from nas.blocks.base import Block, conv_side, padding_pixels, scaled
+from nas.blocks.base import Block, padding_pixels, scaled
 from nas.blocks.plain import Conv
+from nas.convolution import conv_side
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,40 @@ from typing import ClassVar
 
 from nas import block_fields as fields
 from nas.block_fields import Value
-from nas.blocks.base import NormedBlock, conv_side, padding_pixels, scaled
+from nas.blocks.base import NormedBlock, padding_pixels, scaled
+from nas.convolution import Pair, conv_side
 
 # Kernels of a branch, one after another; "+" splits the last one in two halves that are concatenated.
 KERNELS = ("3x3", "5x5", "3x3_3x3", "1x7_7x1", "7x1_1x7_7x1_1x7", "1x7_7x1_3x3", "1x3+3x1", "3x3_1x3+3x1")
+
+
+ConvSize = tuple[int, int, Pair]
+"""(in_channels, out_channels, kernel_size)."""
+
+
+def kernel_chain(
+    kernels: str, in_channels: int, out_channels: int
+) -> tuple[tuple[ConvSize, ...], tuple[ConvSize, ...]]:
+    """The convolutions that a word of `KERNELS` names: those in a row, and the last ones, side by side.
+
+    Square ones widen at once, 1xn and nx1 at the end.
+    """
+    *firsts, last = kernels.split("_")
+    halves = last.split("+")
+    width = out_channels // len(halves)
+    row: list[ConvSize] = []
+    channels = in_channels
+    for word in firsts:
+        size = _size(word)
+        after = width if size[0] == size[1] else in_channels
+        row.append((channels, after, size))
+        channels = after
+    return tuple(row), tuple((channels, width, _size(half)) for half in halves)
+
+
+def _size(word: str) -> Pair:
+    height, width = map(int, word.split("x"))
+    return height, width
 
 
 def _channels(meaning: str) -> int:
@@ -77,9 +107,19 @@ class Inception(NormedBlock):
             unused["padding"] = "same"
         return unused
 
+    @property
+    def padding_pixels(self) -> int:
+        """Pixels on each side of the pool and of 3x3 convolutions that stride; the others keep their maps' size."""
+        return padding_pixels("same" if self.stride == 1 else self.padding, 3)
+
+    def branches(self) -> tuple[tuple[int, str, int], ...]:
+        """(channels of the first 1x1, kernels, channels that leave) of the second and third branch that there are."""
+        branches = (self.reduce2, self.kernels2, self.branch2), (self.reduce3, self.kernels3, self.branch3)
+        return tuple(branch for branch in branches if branch[-1])
+
     def output_side(self, side: int) -> int:
-        """See `Block.output_side`; only convolutions that stride go without padding."""
-        return conv_side(side, 3, self.stride, padding_pixels("same" if self.stride == 1 else self.padding, 3))
+        """See `Block.output_side`."""
+        return conv_side(side, 3, self.stride, self.padding_pixels)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from nas import block_fields as fields
 from nas.block_fields import Value
-from nas.blocks.base import Block, NormedBlock, conv_side, padding_pixels, same_padding
+from nas.blocks.base import Block, NormedBlock, padding_pixels
+from nas.convolution import conv_side, pool_side, same_padding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,12 +128,7 @@ class Pool(Block):
 
     def output_side(self, side: int) -> int:
         """See `Block.output_side`."""
-        room = side + 2 * self.padding_pixels - self.kernel_size
-        if room < 0:
-            return 0
-        out = (-(-room // self.stride) if self.ceil else room // self.stride) + 1
-        # A window that begins beyond the image does not count.
-        return out - 1 if self.ceil and (out - 1) * self.stride >= side + self.padding_pixels else out
+        return pool_side(side, self.kernel_size, self.stride, self.padding_pixels, self.ceil)
 
     def without_stride(self) -> Block:
         """See `Block.without_stride`: nothing is left of the pool."""

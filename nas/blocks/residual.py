@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from nas import block_fields as fields
 from nas.block_fields import Value
 from nas.blocks.base import NormedBlock, round_channels, scaled
+
+
+class SquareConv(NamedTuple):
+    """One convolution of a block, padded so that stride 1 keeps a map's size."""
+
+    in_channels: int
+    out_channels: int
+    kernel_size: int
+    stride: int = 1
+    groups: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +89,14 @@ class Basic(NormedBlock):
         """See `Block.norm_stays`."""
         return super().norm_stays() or (self.pre_activation and self.has_norm())
 
+    def convolutions(self, in_channels: int) -> tuple[SquareConv, ...]:
+        """The convolutions beside the input, in order."""
+        mid, size = self.mid_channels(), self.kernel_size
+        return (
+            SquareConv(in_channels, mid, size, self.stride, self.groups),
+            SquareConv(mid, self.out_channels, size, 1, self.groups),
+        )
+
     def grouped_convolutions(self, in_channels: int) -> tuple[tuple[int, int, int], ...]:
         """See `Block.grouped_convolutions`."""
         mid = self.mid_channels()
@@ -95,6 +113,15 @@ class Bottleneck(Basic):
     name: ClassVar[str] = "bottleneck"
     expansion: float = fields.number(float, 0.25, 0.015625, 16, "middle channels over output channels", shapes=True)
     groups: int = fields.groups("groups of the kxk convolution")
+
+    def convolutions(self, in_channels: int) -> tuple[SquareConv, ...]:
+        """See `Basic.convolutions`."""
+        mid = self.mid_channels()
+        return (
+            SquareConv(in_channels, mid, 1),
+            SquareConv(mid, mid, self.kernel_size, self.stride, self.groups),
+            SquareConv(mid, self.out_channels, 1),
+        )
 
     def grouped_convolutions(self, in_channels: int) -> tuple[tuple[int, int, int], ...]:
         """See `Block.grouped_convolutions`."""

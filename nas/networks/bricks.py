@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from nas.blocks.base import same_padding
+from nas.blocks.base import group_norm_groups
+from nas.convolution import Pair, convolution
 from nas.fusion import LinearConv, affine_after
 from nas.networks.conv_modules import affine_of, conv2d_from, linear_of
 
@@ -41,26 +43,22 @@ class ConvNorm(nn.Module):
 
 
 def norm_layer(norm: str, channels: int, eps: float) -> nn.Module:
-    """A normalization by itself, where no convolution can take it up; the identity for "none".
-
-    GroupNorm has 32 groups (arXiv:1803.08494), or as many fewer as leave each at least 8 channels.
-    """
+    """A normalization by itself, where no convolution can take it up; the identity for "none"."""
     if norm == "batch":
         return nn.BatchNorm2d(channels, eps)
     if norm == "none":
         return nn.Identity()
-    groups = max(g for g in (1, 2, 4, 8, 16, 32) if g == 1 or (channels % g == 0 and channels >= 8 * g))
-    return nn.GroupNorm(groups, channels, eps)
+    return nn.GroupNorm(group_norm_groups(channels), channels, eps)
 
 
 def conv_norm(
     in_channels: int,
     out_channels: int,
-    kernel_size: int | tuple[int, int],
+    kernel_size: int | Pair,
     *,
     form: Form,
     stride: int = 1,
-    padding: int | tuple[int, int] | None = None,
+    padding: int | None = None,
     dilation: int = 1,
     groups: int = 1,
     norm: str = "batch",
@@ -72,15 +70,17 @@ def conv_norm(
     In the deploy form BatchNorm is folded: the convolution alone, with the bias that BatchNorm leaves. `bias` is
     for convolutions without normalization.
     """
-    height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-    dilation = dilation if max(height, width) > 1 else 1
-    if padding is None:
-        padding = (same_padding(height, dilation), same_padding(width, dilation))
     normed = norm == "group" or (norm == "batch" and form == "train")
     biased = not normed and (bias or norm == "batch")
-    conv = nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, padding, dilation=dilation, groups=groups, bias=biased
+    structure = convolution(
+        *(in_channels, out_channels, kernel_size),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        bias=biased,
     )
+    conv = nn.Conv2d(**asdict(structure))
     return ConvNorm(conv, norm, eps) if normed else conv
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.blocks import Auxiliary, Block, Classifier, Reduce, run_paddings
+from nas.blocks.base import check_sizes
 from nas.networks.bricks import Form
 from nas.networks.fusing import switch_to_deploy
 from nas.networks.heads import AuxiliaryBlock, ClassifierBlock, classifier_block
@@ -90,11 +91,7 @@ def build(arch: Architecture, *, num_classes: int, input_shape: tuple[int, int, 
     """
     if form not in ("train", "deploy"):
         raise ValueError(f"form={form!r} is not allowed; allowed: train, deploy")
-    sizes = (*input_shape, num_classes) if isinstance(input_shape, Sequence) else ()
-    if len(sizes) != 4 or not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise ValueError(
-            f"input_shape={input_shape}, num_classes={num_classes}: (C, H, W) and classes must be positive"
-        )
+    check_sizes(input_shape, num_classes)
     channels = input_shape[0]
     arch.check(channels)
     specs = arch.applied(input_shape)

@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 
 import torch
@@ -15,8 +15,10 @@ from torch import Tensor, fx, nn
 from torch.nn.functional import conv2d
 
 from nas.config import first_line
+from nas.convolution import Convolution
 from nas.cost import on_meta
 from nas.fusion import LinearConv, compose
+from nas.layers.merging import cheapest, exact_spans
 from nas.networks.conv_modules import conv2d_from, is_plain, linear_of
 from nas.networks.fusing import places
 
@@ -82,7 +84,17 @@ def conv_params(conv: nn.Conv2d, input_shape: Shape) -> float:
     return float(conv.weight.numel())
 
 
-MERGE_COSTS: dict[str, ConvCost | None] = {"none": None, "macs": conv_macs, "params": conv_params}
+def one_each(conv: nn.Conv2d, input_shape: Shape) -> float:
+    """The same for every convolution, so that the plan of least cost merges whatever can be merged."""
+    return 1.0
+
+
+MERGE_COSTS: dict[str, ConvCost | None] = {
+    "none": None,
+    "macs": conv_macs,
+    "params": conv_params,
+    "all": one_each,
+}
 """What mergers are planned by; none merges nothing."""
 
 
@@ -152,22 +164,26 @@ def plan_merges(deployed: nn.Module, cost: ConvCost, input_shape: Shape | None =
     channels, height, width = shape
     runs = linear_runs(deployed)
     shapes = _input_shapes(deployed, {name for run in runs for name in run}, (channels, height, width))
-    known: dict[tuple[object, ...], float] = {}
+    known: dict[tuple[Convolution, torch.dtype, Shape], float] = {}
 
-    def priced(conv: LinearConv, entering: Shape) -> float:
-        how = (conv.stride, conv.padding, conv.dilation, conv.groups, conv.bias is None)
-        key = (*conv.weight.shape, conv.weight.dtype, how, entering)
+    def priced(conv: Convolution, dtype: torch.dtype, entering: Shape) -> float:
+        key = conv, dtype, entering
         if key not in known:
-            known[key] = float(cost(conv2d_from(_with_numbers(conv)), entering))
+            known[key] = float(cost(_with_numbers(conv, dtype), entering))
             if math.isnan(known[key]):
-                raise ValueError(f"cost of a convolution of weight {tuple(conv.weight.shape)} on {entering} is NaN")
+                raise ValueError(f"cost of {conv} on {entering} is NaN")
         return known[key]
 
     segments: list[tuple[str, ...]] = []
     for run in runs:
-        convs = [_structure(linear_of(_convolution(deployed, name))) for name in run]
-        costs = {span: priced(merged, shapes[run[span[0]]]) for span, merged in _exact_spans(convs).items()}
-        segments += [run[start:end] for start, end in _cheapest(len(run), costs) if end - start > 1]
+        convs = [_convolution(deployed, name) for name in run]
+        spans = exact_spans([linear_of(conv).structure for conv in convs])
+        costs = {
+            # A merged convolution has the dtype of its first.
+            span: priced(merged, convs[span[0]].weight.dtype, shapes[run[span[0]]])
+            for span, merged in spans.items()
+        }
+        segments += [run[start:end] for start, end in cheapest(len(run), costs) if end - start > 1]
     return MergePlan(tuple(segments))
 
 
@@ -218,32 +234,6 @@ def _only_source(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> fx.Node | 
             return node
 
 
-def _exact_spans(convs: list[LinearConv]) -> dict[tuple[int, int], LinearConv]:
-    """The convolution that each span `start:end` of a run can be merged to exactly."""
-    spans: dict[tuple[int, int], LinearConv] = {}
-    for start, conv in enumerate(convs):
-        spans[start, start + 1] = conv
-        for end in range(start + 2, len(convs) + 1):
-            try:
-                spans[start, end] = compose(spans[start, end - 1], convs[end - 1])
-            except ValueError:
-                break  # and so would every longer span
-    return spans
-
-
-def _cheapest(length: int, costs: dict[tuple[int, int], float]) -> tuple[tuple[int, int], ...]:
-    """The spans that cover a run at the least sum of costs, of equal sums the fewest."""
-    best: list[tuple[float, int, tuple[tuple[int, int], ...]]] = [(0.0, 0, ())]
-    for end in range(1, length + 1):
-        options = [
-            (best[start][0] + costs[start, end], best[start][1] + 1, (*best[start][2], (start, end)))
-            for start in range(end)
-            if (start, end) in costs
-        ]
-        best.append(min(options))
-    return best[length][2]
-
-
 def _input_shapes(network: nn.Module, names: set[str], input_shape: Shape) -> dict[str, Shape]:
     """The (C, H, W) that enters each named module, found on the meta device."""
     shapes: dict[str, Shape] = {}
@@ -266,17 +256,12 @@ def _input_shapes(network: nn.Module, names: set[str], input_shape: Shape) -> di
     return shapes
 
 
-def _structure(conv: LinearConv) -> LinearConv:
-    """The convolution without its numbers."""
-    bias = None if conv.bias is None else conv.bias.to("meta")
-    return replace(conv, weight=conv.weight.to("meta"), bias=bias)
-
-
-def _with_numbers(conv: LinearConv) -> LinearConv:
-    """The convolution on the CPU with made-up numbers that keep activations within range."""
-    weight = torch.full(conv.weight.shape, 1 / conv.weight[0].numel(), dtype=conv.weight.dtype)
-    bias = None if conv.bias is None else torch.zeros(conv.out_channels, dtype=conv.weight.dtype)
-    return replace(conv, weight=weight, bias=bias)
+def _with_numbers(conv: Convolution, dtype: torch.dtype) -> nn.Conv2d:
+    """A convolution of a structure on the CPU, with made-up numbers that keep activations within range."""
+    shape = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
+    weight = torch.full(shape, conv.out_channels / conv.weights, dtype=dtype)
+    bias = torch.zeros(conv.out_channels, dtype=dtype) if conv.bias else None
+    return conv2d_from(LinearConv(weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups))
 
 
 def _convolution(network: nn.Module, name: str) -> nn.Conv2d:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.blocks import Dense, Fire, Inception, ShuffleV1, ShuffleV2, Transition
+from nas.blocks.multi_branch import kernel_chain
 from nas.networks.activations import activation
 from nas.networks.bricks import Form, concatenated, conv_norm, drop_path, dropout, norm_layer, shuffle_channels
 
@@ -29,7 +30,7 @@ class InceptionBlock(SideBySide):
 
     def __init__(self, spec: Inception, in_channels: int, form: Form) -> None:
         def conv(before: int, after: int, size: tuple[int, int], stride: int = 1) -> nn.Module:
-            padding = (0, 0) if stride > 1 and spec.padding == 0 else None
+            padding = 0 if stride > 1 and spec.padding == 0 else None
             normed = conv_norm(
                 before, after, size, form=form, stride=stride, padding=padding, norm=spec.norm, eps=spec.norm_eps
             )
@@ -38,43 +39,19 @@ class InceptionBlock(SideBySide):
         branches: list[nn.Module] = []
         if spec.branch1:
             branches.append(conv(in_channels, spec.branch1, (1, 1), spec.stride))
-        for reduce, kernels, out in (
-            (spec.reduce2, spec.kernels2, spec.branch2),
-            (spec.reduce3, spec.kernels3, spec.branch3),
-        ):
-            if out:
-                layers = [conv(in_channels, reduce, (1, 1))] if reduce else []
-                layers += _kernels(kernels, reduce or in_channels, out, spec.stride, conv)
-                branches.append(nn.Sequential(*layers))
-        fourth = spec.branch4 or spec.passed_channels(in_channels)
-        if fourth:
-            padding = 1 if spec.stride == 1 or spec.padding == "same" else 0
+        for reduce, kernels, out in spec.branches():
+            layers = [conv(in_channels, reduce, (1, 1))] if reduce else []
+            row, ends = kernel_chain(kernels, reduce or in_channels, out)
+            layers += [conv(*size) for size in row]
+            last = [conv(*size, spec.stride) for size in ends]
+            layers.append(last[0] if len(last) == 1 else SideBySide(last))
+            branches.append(nn.Sequential(*layers))
+        if spec.branch4 or spec.passed_channels(in_channels):
             pool = nn.MaxPool2d if spec.pool == "max" else nn.AvgPool2d
-            layers = [pool(3, spec.stride, padding)]
+            layers = [pool(3, spec.stride, spec.padding_pixels)]
             layers += [conv(in_channels, spec.branch4, (1, 1))] if spec.branch4 else []
             branches.append(nn.Sequential(*layers))
         super().__init__(branches)
-
-
-def _kernels(words: str, in_channels: int, out_channels: int, stride: int, conv) -> list[nn.Module]:  # noqa: ANN001
-    """The convolutions that `Inception.kernels2` names; square ones widen at once, 1xn and nx1 at the end."""
-    layers: list[nn.Module] = []
-    *firsts, last = words.split("_")
-    halves = last.split("+")
-    width = out_channels // len(halves)
-    channels = in_channels
-    for word in firsts:
-        size = _size(word)
-        after = width if size[0] == size[1] else in_channels
-        layers.append(conv(channels, after, size))
-        channels = after
-    ends = [conv(channels, width, _size(half), stride) for half in halves]
-    return [*layers, ends[0] if len(ends) == 1 else SideBySide(ends)]
-
-
-def _size(word: str) -> tuple[int, int]:
-    height, width = map(int, word.split("x"))
-    return height, width
 
 
 class FireBlock(nn.Module):
@@ -157,7 +134,7 @@ class ShuffleV2Block(nn.Module):
         super().__init__()
         conv = partial(conv_norm, form=form, norm=spec.norm, eps=spec.norm_eps)
         half, size, stride = spec.out_channels // 2, spec.kernel_size, spec.stride
-        self.splits = stride == 1 and in_channels == spec.out_channels
+        self.splits = spec.keeps_shape(in_channels)
         entering = half if self.splits else in_channels
 
         def act() -> nn.Module:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from nas.blocks import Basic, Bottleneck, InvertedResidual, Xception
+from nas.blocks import Basic, InvertedResidual, Xception
 from nas.networks.activations import activation
 from nas.networks.bricks import Form, SqueezeExcite, conv_norm, drop_path, norm_layer
 from nas.networks.plain import depthwise
@@ -31,22 +30,12 @@ class InvertedResidualBlock(nn.Module):
             layers.append(SqueezeExcite(mid, squeeze))
         layers.append(conv(mid, spec.out_channels, 1, groups=spec.groups))
         self.body = nn.Sequential(*layers)
-        self.residual = spec.stride == 1 and in_channels == spec.out_channels
+        self.residual = spec.keeps_shape(in_channels)
         self.drop_path = drop_path(spec.drop_path if self.residual else 0, form)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         return x + self.drop_path(self.body(x)) if self.residual else self.body(x)
-
-
-class Shape(NamedTuple):
-    """One convolution of a block."""
-
-    in_channels: int
-    out_channels: int
-    kernel_size: int
-    stride: int = 1
-    groups: int = 1
 
 
 class ResidualBlock(nn.Module):
@@ -56,10 +45,10 @@ class ResidualBlock(nn.Module):
         super().__init__()
         conv = partial(conv_norm, form=form, norm=spec.norm, eps=spec.norm_eps)
         layers: list[nn.Module] = []
-        for before, after, size, stride, groups in _convolutions(spec, in_channels):
+        for before, after, size, stride, groups in spec.convolutions(in_channels):
             layers += [conv(before, after, size, stride=stride, groups=groups), activation(spec.activation)]
         self.body = nn.Sequential(*layers[:-1])
-        same = spec.stride == 1 and in_channels == spec.out_channels
+        same = spec.keeps_shape(in_channels)
         self.shortcut = nn.Identity() if same else conv(in_channels, spec.out_channels, 1, stride=spec.stride)
         self.drop_path = drop_path(spec.drop_path, form)
         self.activation = activation(spec.activation)
@@ -80,11 +69,11 @@ class PreActivationBlock(nn.Module):
         self.norm = norm_layer(spec.norm, in_channels, spec.norm_eps)
         self.activation = activation(spec.activation)
         conv = partial(conv_norm, form=form, norm=spec.norm, eps=spec.norm_eps)
-        *firsts, last = _convolutions(spec, in_channels)
+        *firsts, last = spec.convolutions(in_channels)
         layers: list[nn.Module] = []
         for before, after, size, stride, groups in firsts:
             layers += [conv(before, after, size, stride=stride, groups=groups), activation(spec.activation)]
-        same = spec.stride == 1 and in_channels == spec.out_channels
+        same = spec.keeps_shape(in_channels)
         before, after, size, stride, groups = last
         bias = spec.norm == "none"
         layers.append(nn.Conv2d(before, after, size, stride, size // 2, groups=groups, bias=bias))
@@ -99,14 +88,6 @@ class PreActivationBlock(nn.Module):
         return kept + self.drop_path(self.body(active))
 
 
-def _convolutions(spec: Basic, in_channels: int) -> list[Shape]:
-    """The block's convolutions, in order."""
-    mid, out, size, stride = spec.mid_channels(), spec.out_channels, spec.kernel_size, spec.stride
-    if isinstance(spec, Bottleneck):
-        return [Shape(in_channels, mid, 1), Shape(mid, mid, size, stride, spec.groups), Shape(mid, out, 1)]
-    return [Shape(in_channels, mid, size, stride, spec.groups), Shape(mid, out, size, 1, spec.groups)]
-
-
 def residual_block(spec: Basic, in_channels: int, form: Form) -> nn.Module:
     """A basic block or bottleneck with activations after or before its convolutions."""
     block = PreActivationBlock if spec.pre_activation else ResidualBlock
@@ -119,7 +100,7 @@ class XceptionBlock(nn.Module):
     def __init__(self, spec: Xception, in_channels: int, form: Form) -> None:
         super().__init__()
         conv = partial(conv_norm, form=form, norm=spec.norm, eps=spec.norm_eps)
-        same = spec.stride == 1 and in_channels == spec.out_channels
+        same = spec.keeps_shape(in_channels)
         self.shortcut = nn.Identity() if same else conv(in_channels, spec.out_channels, 1, stride=spec.stride)
         grows = 0 if spec.grow == "first" else spec.layers - 1
         layers: list[nn.Module] = []
