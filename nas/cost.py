@@ -35,4 +35,7 @@ def on_meta(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[nn.M
     """A copy of a network in eval mode and an image (1, C, H, W) for it, both without numbers: running it is free."""
     dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
     image = torch.empty(1, *input_shape, device="meta", dtype=dtype)
-    return copy.deepcopy(network).to("meta").eval(), image
+    # Numbers are left behind by the copying itself: to copy and then to drop them takes most of the time.
+    without = {id(each): nn.Parameter(each.detach().to("meta"), each.requires_grad) for each in network.parameters()}
+    buffers = {id(each): each.detach().to("meta") for each in network.buffers()}
+    return copy.deepcopy(network, {**buffers, **without}).to("meta").eval(), image

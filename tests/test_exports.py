@@ -5,11 +5,11 @@ import onnxruntime
 import pytest
 import torch
 
-from nas.deploy import write_onnx
 from nas.networks.builder import build
 from nas.networks.fading import set_fading
 from nas.networks.fusing import fuse
 from nas.networks.merging import apply_merges, conv_macs, plan_merges
+from nas.networks.onnx_file import onnx_bytes
 from nas.space_file import load_architecture, load_space, space_names
 from tests.helpers import randomise, relative_difference
 from tests.test_networks import LIGHT_ZOO
@@ -35,7 +35,7 @@ def check_torch_export(network: torch.nn.Module, x: torch.Tensor) -> None:
 
 
 def check_onnx(network: torch.nn.Module, x: torch.Tensor, file) -> None:
-    write_onnx(network, x, file)
+    file.write_bytes(onnx_bytes(network, tuple(x.shape[1:])))
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     given = np.asarray(session.run(None, {"images": x.numpy()})[0])
     with torch.no_grad():
