@@ -1,0 +1,281 @@
+"""How well latency is predicted from choices, on a table of measured latencies: ours, ridge regression, random forest.
+
+    python -m analysis.bench_predictor table=fbnet_latency.parquet "choices=[op00,op01,op02]" latency=lat_ms_pixel2 \
+        train=200 out=predictor.csv
+
+Each seed draws `train` rows that all models learn from, and judges them on all other rows of positive latency: median
+and 90th percentile of the relative error, and Kendall's tau. Ridge regression (its penalty chosen by leave-one-out) and
+the random forest learn log latency from one-hot choices. Ours is `nas.latency.regression`, on the same one-hot choices
+and on counts of each choice over the columns of one vocabulary, whole, in halves and in quarters; what it makes of the
+one-hot choices alone is printed beside it. The CSV holds means over seeds, the printed table their spread too.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from scipy.stats import kendalltau
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.preprocessing import OneHotEncoder
+
+from nas.config import first_line
+from nas.latency.regression import fit
+
+Array = NDArray[np.float64]
+Choices = NDArray[np.str_]
+
+PENALTIES = np.logspace(-3, 3, 25)
+TREES = 300
+BATCH = 10_000  # rows predicted at once
+PARTS = (1, 2, 4)  # counts of choices are over the whole network, its halves and its quarters
+RESULTS = ["median_error", "p90_error", "kendall"]  # of the CSV, after the model
+READERS = {".parquet": pd.read_parquet, ".csv": pd.read_csv}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line may say.
+
+    Attributes:
+        table: a file, .parquet or .csv.
+        choices: the columns that describe a network, in the order of its layers; categories.
+        latency: the column to predict, in ms; rows where it is not finite and positive are left out.
+        train: rows that models learn from.
+        seeds: random splits.
+        out: CSV of the results; must not exist.
+    """
+
+    table: str = MISSING
+    choices: tuple[str, ...] = MISSING
+    latency: str = MISSING
+    train: int = 200
+    seeds: int = 5
+    out: str = MISSING
+
+
+class Guess(NamedTuple):
+    """Predicted latencies in ms, with intervals where the model has them."""
+
+    median: Array
+    low: Array | None = None
+    high: Array | None = None
+
+
+class Row(NamedTuple):
+    """One model on one split: relative errors, tau, coverage of the intervals, seconds of learning and predicting."""
+
+    model: str
+    median_error: float
+    p90_error: float
+    kendall: float
+    coverage: float
+    seconds: float
+
+
+Model = Callable[[Choices, Array, Choices, int], Guess]
+
+
+def one_hot(training: Choices, rows: Choices) -> Array:
+    """The choices of rows as zeros and ones, by category seen in the training rows."""
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(training)
+    return np.asarray(encoder.transform(rows), dtype=np.float64)
+
+
+def vocabularies(training: Choices) -> list[tuple[list[str], list[int]]]:
+    """The categories that columns share, with the columns; a column joins the first that includes its own."""
+    own = [set(column) for column in training.T]
+    found: list[tuple[set[str], list[int]]] = []
+    for column in sorted(range(len(own)), key=lambda column: -len(own[column])):
+        home = next((columns for words, columns in found if own[column] <= words), None)
+        if home is None:
+            found.append((own[column], [column]))
+        else:
+            home.append(column)
+    return [(sorted(words), sorted(columns)) for words, columns in found]
+
+
+def counts(training: Choices, rows: Choices) -> Array:
+    """How often each choice occurs in rows, over the columns of its vocabulary and over parts of these in order."""
+    columns = [np.empty((len(rows), 0))]
+    for words, members in vocabularies(training):
+        for parts in PARTS:
+            for part in np.array_split(np.array(members), parts):
+                if len(part) > 1:
+                    columns += [(rows[:, part] == word).sum(axis=1, keepdims=True) for word in words]
+    return np.hstack(columns)
+
+
+def regression(encodings: Sequence[Callable[[Choices, Choices], Array]]) -> Model:
+    """Our regression of features that these functions make of choices."""
+
+    def model(training: Choices, latency: Array, rows: Choices, seed: int) -> Guess:
+        def encoded(given: Choices) -> Array:
+            return np.hstack([encoding(training, given) for encoding in encodings])
+
+        fitted = fit(encoded(training), latency, seed)
+        batches = np.array_split(rows, len(rows) // BATCH + 1)
+        predictions = [fitted.predict(encoded(batch)) for batch in batches]
+        return Guess(
+            *(
+                np.concatenate([getattr(each, name) for each in predictions])
+                for name in ("median_ms", "low_ms", "high_ms")
+            )
+        )
+
+    return model
+
+
+def ridge(training: Choices, latency: Array, rows: Choices, seed: int) -> Guess:
+    """Ridge regression of log latency on one-hot choices."""
+    fitted = RidgeCV(PENALTIES).fit(one_hot(training, training), np.log(latency))
+    return Guess(np.exp(fitted.predict(one_hot(training, rows))))
+
+
+def random_forest(training: Choices, latency: Array, rows: Choices, seed: int) -> Guess:
+    """A random forest of log latency on one-hot choices."""
+    forest = RandomForestRegressor(TREES, random_state=seed).fit(one_hot(training, training), np.log(latency))
+    return Guess(np.exp(forest.predict(one_hot(training, rows))))
+
+
+MODELS: dict[str, Model] = {
+    "ours": regression([one_hot, counts]),
+    "ridge": ridge,
+    "random_forest": random_forest,
+}
+PRINTED_ONLY: dict[str, Model] = {"ours, one-hot": regression([one_hot])}
+
+
+def load(settings: Settings) -> tuple[Choices, Array]:
+    """Choices as text, (n, columns), and latencies in ms, (n,), of the rows of finite positive latency.
+
+    Raises:
+        ValueError: a table that cannot be read, missing or repeated columns, a latency that is not a number, or too
+            few rows.
+    """
+    path = Path(settings.table)
+    if path.suffix not in READERS:
+        raise ValueError(f"table={path} is not allowed; allowed: a file that ends in {' or '.join(READERS)}")
+    try:
+        table = READERS[path.suffix](path)
+    except Exception as error:  # pandas hands through whatever its readers raise
+        raise ValueError(f"table={path} cannot be read: {first_line(error)}") from None
+    names = [*settings.choices, settings.latency]
+    if missing := [name for name in names if name not in table.columns]:
+        raise ValueError(
+            f"table={path} has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}"
+        )
+    if len(set(names)) < len(names):
+        raise ValueError(f"choices, latency: a column is named twice among {', '.join(names)}")
+    try:
+        latency = np.asarray(pd.to_numeric(table[settings.latency]), dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"latency={settings.latency} is not a column of numbers: {first_line(error)}") from None
+    usable = np.isfinite(latency) & (latency > 0)
+    if settings.train + 2 > usable.sum():
+        raise ValueError(f"train={settings.train} needs 2 rows more to judge by; {usable.sum()} have positive latency")
+    choices = np.asarray(table[list(settings.choices)].astype(str), dtype=np.str_)
+    return choices[usable], latency[usable]
+
+
+def judged(guess: Guess, true: Array) -> tuple[float, float, float, float]:
+    """Median and 90th percentile of the relative error, Kendall's tau, and the share of rows in their intervals."""
+    error = np.abs(guess.median - true) / true
+    result: Any = kendalltau(guess.median, true)
+    tau = 0.0 if np.isnan(result.statistic) else float(result.statistic)  # a constant ranks nothing
+    inside = np.nan
+    if guess.low is not None and guess.high is not None:
+        inside = float(np.mean((guess.low <= true) & (true <= guess.high)))
+    return float(np.median(error)), float(np.quantile(error, 0.9)), tau, inside
+
+
+def trials(choices: Choices, latency: Array, train: int, seeds: int) -> Iterator[Row]:
+    """The results of each model on each split."""
+    for seed in range(seeds):
+        order = np.random.default_rng(seed).permutation(len(latency))
+        seen, unseen = order[:train], order[train:]
+        for name, model in (MODELS | PRINTED_ONLY).items():
+            start = time.perf_counter()
+            guess = model(choices[seen], latency[seen], choices[unseen], seed)
+            seconds = time.perf_counter() - start
+            yield Row(name, *judged(guess, latency[unseen]), seconds)
+
+
+def twins(choices: Choices, latency: Array) -> str:
+    """What the table's own noise allows: the error of rows as rows of equal choices predict them."""
+    frame = pd.DataFrame({"log": np.log(latency), "key": pd.DataFrame(choices).agg("\0".join, axis=1)})
+    groups = frame.groupby("key").log
+    size = groups.transform("size")
+    others = (groups.transform("sum") - frame.log) / (size - 1).clip(lower=1)
+    error = np.abs(np.exp(others - frame.log) - 1)[size > 1]
+    if error.empty:
+        return "noise ceiling: unknown, no rows have equal choices"
+    low, high = error.quantile([0.5, 0.9])
+    return f"noise ceiling: rows predicted by their {len(error)} twins: median_error {low:.4f}, p90_error {high:.4f}"
+
+
+def run(settings: Settings) -> None:
+    """Runs the benchmark, prints its table and writes its CSV.
+
+    Raises:
+        ValueError: settings that cannot be followed.
+    """
+    out = Path(settings.out)
+    if out.exists() or not out.parent.is_dir():
+        raise ValueError(f"out={out} is not allowed: " + ("it exists" if out.exists() else "its folder does not"))
+    if not settings.choices:
+        raise ValueError("choices=[] is not allowed; allowed: at least one column")
+    for name, value, least in (("train", settings.train, 2), ("seeds", settings.seeds, 1)):
+        if value < least:
+            raise ValueError(f"{name}={value} is not allowed; allowed: {least} or more")
+    choices, latency = load(settings)
+    grouped = pd.DataFrame(list(trials(choices, latency, settings.train, settings.seeds))).groupby("model", sort=False)
+    mean = grouped.agg(dict.fromkeys([*RESULTS, "coverage", "seconds"], "mean"))
+    spread = grouped.agg(dict.fromkeys(RESULTS, "std")).add_suffix("_std")
+    mean.loc[list(MODELS), RESULTS].to_csv(out, index_label="model", mode="x")
+    print(f"{settings.latency}: {settings.train} of {len(latency)} rows, {settings.seeds} seeds; coverage aims at 0.9")
+    print(mean.join(spread).round(4).to_string(na_rep="-"))
+    print(twins(choices, latency))
+
+
+def from_words(words: Sequence[str]) -> Settings:
+    """The settings of a command line's `key=value` words.
+
+    Raises:
+        ValueError: an unknown key, a wrong type, a missing value, or a word that is not `key=value`.
+    """
+    try:
+        given = OmegaConf.from_dotlist(list(words))
+    except Exception as error:  # OmegaConf hands through whatever its YAML parser raises
+        raise ValueError(f"{' '.join(words)}: {first_line(error)}") from None
+    try:
+        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), given))
+    except OmegaConfBaseException as error:
+        known = ", ".join(field.name for field in fields(Settings))
+        raise ValueError(f"{error.full_key}: {first_line(error)}; keys: {known}") from None
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def main() -> int:
+    """Runs the benchmark of the command line; 2 for what it cannot follow, said in one line."""
+    try:
+        run(from_words(sys.argv[1:]))
+    except (ValueError, OSError) as error:
+        print(f"analysis.bench_predictor: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
