@@ -15,20 +15,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING
 from scipy.stats import kendalltau
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import OneHotEncoder
 
+from analysis.settings import from_words
 from nas.config import first_line
 from nas.latency.regression import fit
 
@@ -248,29 +248,10 @@ def run(settings: Settings) -> None:
     print(twins(choices, latency))
 
 
-def from_words(words: Sequence[str]) -> Settings:
-    """The settings of a command line's `key=value` words.
-
-    Raises:
-        ValueError: an unknown key, a wrong type, a missing value, or a word that is not `key=value`.
-    """
-    try:
-        given = OmegaConf.from_dotlist(list(words))
-    except Exception as error:  # OmegaConf hands through whatever its YAML parser raises
-        raise ValueError(f"{' '.join(words)}: {first_line(error)}") from None
-    try:
-        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), given))
-    except OmegaConfBaseException as error:
-        known = ", ".join(field.name for field in fields(Settings))
-        raise ValueError(f"{error.full_key}: {first_line(error)}; keys: {known}") from None
-    assert isinstance(settings, Settings)
-    return settings
-
-
 def main() -> int:
     """Runs the benchmark of the command line; 2 for what it cannot follow, said in one line."""
     try:
-        run(from_words(sys.argv[1:]))
+        run(from_words(sys.argv[1:], Settings))
     except (ValueError, OSError) as error:
         print(f"analysis.bench_predictor: {error}", file=sys.stderr)
         return 2

@@ -6,18 +6,20 @@ import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nas.config import SearchConfig, allowed_values, first_line, leaves, user_path, validate
 
+ConfigT = TypeVar("ConfigT")
+
 # Names that belong to one run and are not taken over when its config.yaml is run again.
 OF_ONE_RUN = ("run", "resume")
 
 
-def settings_from_words(words: Sequence[str]) -> dict[str, Any]:
+def settings_from_words(words: Sequence[str], schema: type[Any] = SearchConfig) -> dict[str, Any]:
     """The settings of a command line's `key=value` words, for `make_config`.
 
     Raises:
@@ -28,11 +30,16 @@ def settings_from_words(words: Sequence[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not equals:
             raise ValueError(f"{word!r} is not allowed; allowed: key=value (see --help)")
-        settings[key] = parse_value(key, text)
+        settings[key] = parse_value(key, text, schema)
     return settings
 
 
 def make_config(settings: Mapping[str, Any]) -> SearchConfig:
+    """A search's configuration of settings, see `make`."""
+    return make(settings, SearchConfig)
+
+
+def make(settings: Mapping[str, Any], schema: type[ConfigT]) -> ConfigT:
     """The configuration of settings: dotted keys and nested mappings; `config`, a YAML file, is read first.
 
     Raises:
@@ -40,13 +47,13 @@ def make_config(settings: Mapping[str, Any]) -> SearchConfig:
     """
     flat = _flatten(settings)
     file = flat.pop("config", None)
-    merged = OmegaConf.structured(SearchConfig)
+    merged = OmegaConf.structured(schema)
     if file is not None:
         from_file = _flatten(_read(str(file)))
-        merged = _merge(merged, {key: value for key, value in from_file.items() if key not in OF_ONE_RUN})
-    merged = _merge(merged, flat)
+        merged = _merge(merged, {key: value for key, value in from_file.items() if key not in OF_ONE_RUN}, schema)
+    merged = _merge(merged, flat, schema)
     config = OmegaConf.to_object(merged)
-    assert isinstance(config, SearchConfig)
+    assert isinstance(config, schema)
     validate(config)
     return config
 
@@ -62,9 +69,19 @@ def config_to_yaml(config: SearchConfig) -> str:
 
 
 def help_text() -> str:
-    """Every key with type, default, unit and meaning, from the dataclasses."""
+    """What the search command takes."""
+    return (
+        "Searches a space for networks that are accurate and fast, and exports the Pareto front.\n\n"
+        "    python -m nas.search space=mobile budget=100\n"
+        '    python -m nas.search space=reducenet data=photos/ "objectives=[error,params]" train.epochs=30\n\n'
+        + table_of_keys(SearchConfig())
+    )
+
+
+def table_of_keys(config: Any) -> str:
+    """Every key of a configuration with type, default, unit and meaning, from its dataclasses."""
     rows = [("config", "str", "none", "YAML file of settings; runs/NAME/config.yaml runs that search again")]
-    for key, (each, value) in leaves(SearchConfig()).items():
+    for key, (each, value) in leaves(config).items():
         meaning = each.metadata["meaning"]
         limits = allowed_values(each)
         notes = [each.metadata["unit"]] if each.metadata["unit"] else []
@@ -74,17 +91,13 @@ def help_text() -> str:
         rows.append((key, kind, shown, meaning + (f" [{'; '.join(notes)}]" if notes else "")))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     table = "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows)
-    return (
-        "Searches a space for networks that are accurate and fast, and exports the Pareto front.\n\n"
-        "    python -m nas.search space=mobile budget=100\n"
-        '    python -m nas.search space=reducenet data=photos/ "objectives=[error,params]" train.epochs=30\n\n'
-        "key, type, default, meaning [unit; allowed]\n\n" + table
-    )
+    return "key, type, default, meaning [unit; allowed]\n\n" + table
 
 
-def parse_value(key: str, text: str) -> Any:
+def parse_value(key: str, text: str, schema: type[Any] = SearchConfig) -> Any:
     """What a word's text stands for: text for words (`run=007`), YAML for all else; `none` for nothing."""
-    kind = str(leaves(SearchConfig())[key][0].type) if key in leaves(SearchConfig()) else ""
+    known = leaves(schema())
+    kind = str(known[key][0].type) if key in known else ""
     if "None" in kind and text in ("none", "null", ""):
         return None
     if kind.startswith("str"):
@@ -123,8 +136,8 @@ def _read(file: str) -> Mapping[Any, Any]:
     return container
 
 
-def _merge(base: Any, flat: Mapping[str, Any]) -> Any:
-    known = leaves(SearchConfig())
+def _merge(base: Any, flat: Mapping[str, Any], schema: type[Any]) -> Any:
+    known = leaves(schema())
     for key, value in flat.items():
         if key not in known:
             close = difflib.get_close_matches(key, [*known, "config"], n=1, cutoff=0.5)

@@ -39,9 +39,24 @@ class TrainConfig:
 class LatencyConfig:
     """How the latency of a fused network is measured."""
 
-    backend: str = _key("torch", "runtime that is timed", options=("torch",))
+    backend: str = _key(
+        "auto",
+        "runtime that is timed; auto: onnxruntime on the CPU, torch on CUDA",
+        options=("auto", "torch", "torch_compile", "onnxruntime", "openvino", "executorch", "tensorrt", "table"),
+    )
+    device: str = _key(
+        "auto", "where latencies are measured; auto: where networks are trained", options=("auto", "cpu", "cuda")
+    )
     batch_size: int = _key(1, "images of a batch", low=1, high=100_000)
-    threads: int = _key(1, "CPU threads of the runtime", low=1, high=1024)
+    threads: int = _key(1, "CPU threads of the runtime, at most the machine's cores", low=1, high=1024)
+    dtype: str = _key("float32", "int8: statically quantized, accuracy included", options=("float32", "int8"))
+    memory_format: str = _key("auto", "of torch; auto: the faster one", options=("auto", "contiguous", "channels_last"))
+    tolerance: float = _key(0.02, "half the 95 % interval over the median that is good enough", above=0, high=1)
+    limit_s: float = _key(3.0, "longest time of a measurement; what is not good enough then is flagged", "s", above=0)
+    cuda_graphs: bool = _key(True, "torch on CUDA: replay a graph")
+    flush_l2: bool = _key(False, "CUDA: empty the L2 cache between repeats")
+    table: str | None = _key(None, "for backend=table: latencies of another device, by layer (CSV)")
+    calibration: str | None = _key(None, "file of `nas.latency calibrate`, to predict what need not be measured")
 
 
 @dataclass(frozen=True)
@@ -90,8 +105,9 @@ class SearchConfig:
     objectives: list[str] = _key(["error", "latency_ms"], "two or more of error, latency_ms, macs, params")
     merge: str = _key(
         "macs",
-        "merge runs of linear convolutions where that saves macs (params may rise), or params; or none",
-        options=("none", "macs", "params"),
+        "merge runs of linear convolutions where that saves macs (params may rise), params or measured latency; "
+        "or all that can be, or none",
+        options=("none", "macs", "params", "all", "latency"),
     )
     weights: str | None = _key(None, "file of weights to start from (torchvision's, ours), for a space of one network")
     sampler: str = _key("tpe", "who proposes architectures: tpe, nsga2 or random")
@@ -101,6 +117,48 @@ class SearchConfig:
     constraints: ConstraintsConfig = field(default_factory=ConstraintsConfig)
     trials: TrialsConfig = field(default_factory=TrialsConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    """What `nas.latency` measures for: images, and how networks run."""
+
+    data: str = _key("digits", "data set whose images' shape and classes count, see nas.search")
+    data_root: str = _key("~/.cache/nas-data/images", "where torchvision data sets lie, or are downloaded to")
+    input: str | None = _key(None, "shape of the images instead of a data set's, e.g. 3x32x32")
+    classes: int = _key(10, "classes, where `input` is given", low=1, high=1_000_000)
+    merge: str = _key(
+        "macs", "how runs of linear convolutions are merged", options=("none", "macs", "params", "all", "latency")
+    )
+    seed: int = _key(0, "seed of sampling", low=0, high=2**31 - 1)
+    latency: LatencyConfig = field(default_factory=LatencyConfig)
+
+
+@dataclass(frozen=True)
+class CalibrateConfig(TargetConfig):
+    """`python -m nas.latency calibrate`: how a device is calibrated."""
+
+    space: str = _key("mobile", "search space whose networks are measured")
+    networks: int = _key(200, "networks that are measured to fit the predictor", low=5, high=100_000)
+    held_out: int = _key(60, "networks more, measured twice, to judge it", low=5, high=100_000)
+    out: str | None = _key(None, "calibration file; default: runs/.latency/calibration-SPACE.json")
+
+
+@dataclass(frozen=True)
+class LayersConfig(TargetConfig):
+    """`python -m nas.latency layers`: of which networks the layers are measured one by one."""
+
+    space: str = _key("tiny", "search space whose networks' layers are measured")
+    networks: int = _key(20, "networks whose layers are measured, each layer once", low=1, high=100_000)
+    out: str = _key("layers.csv", "table for latency.backend=table; a file of that name is replaced")
+
+
+@dataclass(frozen=True)
+class MeasureConfig(TargetConfig):
+    """`python -m nas.latency measure`: which network is measured."""
+
+    arch: str | None = _key(None, "architecture.json, a network of zoo/, or a space of which a sample is taken")
+    backends: list[str] = _key([], "runtimes; default: all that are installed")
 
 
 def leaves(config: Any, prefix: str = "") -> dict[str, tuple[dataclasses.Field[Any], Any]]:
@@ -115,13 +173,13 @@ def leaves(config: Any, prefix: str = "") -> dict[str, tuple[dataclasses.Field[A
     return found
 
 
-def validate(config: Any) -> None:
-    """Holds every setting against its limits.
+def validate(config: Any, prefix: str = "") -> None:
+    """Holds every setting against its limits; `prefix` is that of its keys in a message.
 
     Raises:
         ValueError: a value out of range; the message names key, value and what is allowed.
     """
-    for key, (each, value) in leaves(config).items():
+    for key, (each, value) in leaves(config, prefix).items():
         allowed = allowed_values(each)
         if value is None or allowed is None:
             continue

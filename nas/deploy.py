@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
 import shutil
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from nas.architecture import Architecture
 from nas.config import first_line
@@ -25,6 +21,7 @@ from nas.data import ImageData
 from nas.networks.builder import build
 from nas.networks.fusing import unfused_norms
 from nas.networks.merging import MergePlan, apply_merges, merge_plan_from_json
+from nas.networks.quantized import shipped_bytes
 
 MERGES = "merges"  # key of the merge plan in a weights file's metadata
 TOLERANCE = 1e-4  # largest difference of ONNX Runtime's outputs over the largest output
@@ -64,10 +61,11 @@ def load_deployed(
 
 @dataclass(frozen=True)
 class Model:
-    """A fused network with what has to be told of it."""
+    """A fused and merged network, what ships of it (itself, or its quantized form), and what has to be told of it."""
 
     architecture: Architecture
     network: nn.Module
+    shipped: nn.Module
     merges: MergePlan
     data: ImageData
     metrics: dict[str, Any]
@@ -79,7 +77,7 @@ def export_model(model: Model, directory: Path) -> None:
     The folder is made under another name and renamed last: it is there in full or not at all.
 
     Raises:
-        ExportFailed: ONNX Runtime's outputs or predictions on the test images differ from the network's.
+        ExportFailed: the file's outputs or predictions on the test images differ from the network's.
     """
     draft = directory.with_name(f".{directory.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
@@ -87,15 +85,13 @@ def export_model(model: Model, directory: Path) -> None:
     try:
         (draft / "architecture.json").write_text(model.architecture.to_json() + "\n", encoding="utf-8")
         save_weights(model.network, model.merges, draft / "model.safetensors")
-        network = model.network.cpu()
-        example = model.data.normalize(model.data.test.x[:2].cpu())
-        write_onnx(network, example, draft / "model.onnx")
-        difference = _verify_onnx(network, model.data, draft / "model.onnx")
+        (draft / "model.onnx").write_bytes(shipped_bytes(model.shipped, model.data.input_shape))
+        difference = _verify_onnx(model.shipped, model.data, draft / "model.onnx")
         metrics = {
             **model.metrics,
             "input": _input_words(model.data),
             "classes": list(model.data.classes),
-            "unfused_norms": unfused_norms(network),
+            "unfused_norms": unfused_norms(model.network),
             "merged": [list(segment) for segment in model.merges.segments],
             "onnx_difference": difference,
         }
@@ -116,23 +112,7 @@ def _input_words(data: ImageData) -> dict[str, Any]:
     }
 
 
-def write_onnx(network: nn.Module, example: Tensor, file: Path) -> None:
-    """Writes a network as ONNX with a free batch size; `example` is a batch (N, C, H, W) of at least two images."""
-    with _quiet_exporter():
-        torch.onnx.export(
-            network,
-            (example,),
-            str(file),
-            dynamo=True,
-            external_data=False,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
-
-
-def _verify_onnx(network: nn.Module, data: ImageData, file: Path) -> float:
+def _verify_onnx(shipped: nn.Module, data: ImageData, file: Path) -> float:
     """The largest difference over the largest output, on the test images."""
     import onnxruntime
 
@@ -141,7 +121,7 @@ def _verify_onnx(network: nn.Module, data: ImageData, file: Path) -> float:
     for x in data.test.x.cpu().split(1000):
         images = data.normalize(x)
         with torch.inference_mode():
-            expected = network(images).numpy()
+            expected = shipped(images).cpu().numpy()
         given = np.asarray(session.run(["logits"], {"images": images.numpy()})[0])
         largest = max(largest, float(np.abs(expected).max()))
         difference = max(difference, float(np.abs(expected - given).max()))
@@ -150,19 +130,3 @@ def _verify_onnx(network: nn.Module, data: ImageData, file: Path) -> float:
     if not difference <= TOLERANCE * largest:
         raise ExportFailed(f"{file.name}: outputs differ by {difference:.2g} (largest output {largest:.2g})")
     return difference / largest if largest else 0.0
-
-
-@contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """The exporter warns of its own internals; nothing in it is for the user."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

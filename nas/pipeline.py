@@ -1,7 +1,8 @@
 """The spine: one architecture in, events out.
 
-    build the deploy form -> plan its mergers -> price it -> stop here if it breaks a constraint
-      -> build the train form -> train -> fuse -> merge by the plan -> evaluate what ships
+    build the deploy form -> plan its mergers -> price it (remembered, predicted, measured)
+      -> stop here if it breaks a constraint
+      -> build the train form -> train -> fuse -> merge by the plan -> quantize, if asked -> evaluate what ships
 
 The cost is read from the deploy form before there is anything to train, and the accuracy from the deploy form
 after training: what is reported is what is shipped. This module knows neither Ray nor files.
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,15 +23,23 @@ from nas.architecture import Architecture
 from nas.config import LatencyConfig, TrainConfig, first_line
 from nas.cost import count
 from nas.data import ImageData
-from nas.latency.measure import measure
-from nas.latency.memory import RememberedLatency
+from nas.latency.backends import backend_for
+from nas.latency.lane import Lane
+from nas.latency.measure import check_threads, device_named
+from nas.latency.meter import Merged, Meter, reading_of
 from nas.networks.builder import build
 from nas.networks.fusing import fuse
-from nas.networks.merging import MergePlan, apply_merges, merge_plan
+from nas.networks.merging import MergePlan, apply_merges
+from nas.networks.quantized import quantize
 from nas.networks.weights import load_weights
 from nas.objectives import Constraint
 from nas.training import Diverged, TimedOut, deadline, evaluate, train
-from nas.trial import Cost, Ended, EpochEnded, Event, Priced, Rung, Started, TrialState
+from nas.trial import Cost, Ended, EpochEnded, Event, Priced, Reading, Rung, Started, TrialState, reading_from_dict
+
+CALIBRATION_IMAGES = 256  # of the training data, for a quantized network's scales
+
+Keep = Callable[[nn.Module, MergePlan], None]
+Events = Generator[Event, None, None]
 
 
 @dataclass(frozen=True)
@@ -41,11 +51,12 @@ class Job:
         train: the recipe.
         latency: how latency is measured.
         constraints: upper limits on costs.
-        device: "cpu" or "cuda".
+        device: "cpu" or "cuda": where networks are trained.
         seed: of the search; with an architecture's id it decides the seed of its training.
-        merge: what runs of linear convolutions are merged to save (`MERGE_COSTS`).
+        merge: what runs of linear convolutions are merged to save (`MERGE_COSTS`, or latency).
         timeout_s: longest time of a trial, seconds.
         weights: file of weights that trainings start from.
+        reference_ms: what the reference network takes where latencies are measured, if that is known.
     """
 
     data: ImageData
@@ -57,6 +68,7 @@ class Job:
     merge: str
     timeout_s: float | None = None
     weights: Path | None = None
+    reference_ms: float | None = None
 
     def build(self, arch: Architecture) -> nn.Module:
         """The train form of an architecture for this job's images, on its device, as its training begins.
@@ -75,92 +87,154 @@ class Job:
         train, validation = self.data.train.to(self.device), self.data.validation.to(self.device)
         return replace(self, data=replace(self.data, train=train, validation=validation))
 
+    def meter(self) -> Meter:
+        """What measures for this job in this process, which takes part in the lanes of the devices that it loads."""
+        device = latency_device(self.latency, self.device)
+        lane = Lane("cpu", *([f"cuda:{torch.cuda.current_device()}"] if self.device == "cuda" else []))
+        return Meter(self.latency, self.data.input_shape, device, lane, self.reference_ms)
 
-def judge(
-    trial: int,
-    arch: Architecture,
-    job: Job,
-    remembered: RememberedLatency | None,
-    keep: Callable[[nn.Module, MergePlan], None],
-) -> Generator[Event, None, None]:
+    def shipped(self, deployed: nn.Module) -> nn.Module:
+        """What runs on the device instead of a fused and merged network: itself, or its quantized form."""
+        if self.latency.dtype != "int8":
+            return deployed
+        images = self.data.normalize(self.data.train.x[:CALIBRATION_IMAGES])
+        return quantize(deployed, images, self.latency.threads)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of an architecture's latency before it is measured.
+
+    Attributes:
+        remembered: measured earlier, of the same deploy form in the same conditions.
+        predicted: from other networks' measurements.
+    """
+
+    remembered: Reading | None = None
+    predicted: Reading | None = None
+
+
+def known_from_dict(words: dict[str, Any]) -> Known:
+    """What `dataclasses.asdict` made words of."""
+    return Known(**{name: None if each is None else reading_from_dict(each) for name, each in words.items()})
+
+
+def judge(trial: int, arch: Architecture, job: Job, known: Known, keep: Keep, meter: Meter) -> Events:
     """Judges one architecture; the last event is always an `Ended`.
+
+    While it works it is in the lanes of its devices, and between two events it is not.
 
     Args:
         trial: the trial's number.
         arch: what to judge.
         job: data, recipe and limits.
-        remembered: the latency of this deploy form, if it was measured before.
+        known: what is known of its latency.
         keep: is given the fused network when it has been evaluated, and how it was merged.
+        meter: measures for the job in this process.
     """
-    try:
-        yield from _judge(trial, arch, job, remembered, keep)
-    except (Diverged, TimedOut) as error:
-        yield Ended(trial, TrialState.FAILED, str(error))
-    except Exception as error:  # one trial's error must not end the search: it is recorded, with its reason
-        yield Ended(trial, TrialState.FAILED, f"{type(error).__name__}: {first_line(error)}")
+    settle = torch.cuda.synchronize if job.device == "cuda" else None
+    events = _judge(trial, arch, job, known, keep, meter)
+    while True:
+        try:
+            with meter.lane.working(settle):
+                event = next(events)
+        except StopIteration:
+            return
+        except (Diverged, TimedOut) as error:
+            event = Ended(trial, TrialState.FAILED, str(error))
+        except Exception as error:  # one trial's error must not end the search: it is recorded, with its reason
+            event = Ended(trial, TrialState.FAILED, f"{type(error).__name__}: {first_line(error)}")
+        yield event
 
 
-def _judge(
-    trial: int,
-    arch: Architecture,
-    job: Job,
-    remembered: RememberedLatency | None,
-    keep: Callable[[nn.Module, MergePlan], None],
-) -> Generator[Event, None, None]:
-    check_time = deadline(job.timeout_s)
-    shipped, merges = deploy_form(arch, job)
-    cost = price(shipped, job, remembered)
-    yield Priced(trial, cost.params, cost.macs, cost.latency_ms, cost.latency_iqr_ms, remembered is not None)
+def _judge(trial: int, arch: Architecture, job: Job, known: Known, keep: Keep, meter: Meter) -> Events:
+    check_time, lane = deadline(job.timeout_s), meter.lane
+    cost, shipped, spent_s = price(arch, job, known, meter)
+    yield Priced(trial, cost.params, cost.macs, cost.latency, *spent_s)
     broken = broken_constraint(cost, job.constraints)
     if broken:
         yield Ended(trial, TrialState.INFEASIBLE, broken)
         return
 
+    def between_steps() -> None:
+        check_time()
+        lane.breathe()
+
     network = job.build(arch)
     yield Started(trial, sum(parameter.numel() for parameter in network.parameters()))
-    start, loss, epochs = time.perf_counter(), float("nan"), 0
+    start, waited_s, loss, epochs = time.perf_counter(), lane.waited_s, float("nan"), 0
+
+    def spent() -> tuple[float, float]:
+        waited = lane.waited_s - waited_s
+        return time.perf_counter() - start - waited, waited
+
     try:
-        for epoch in train(network, job.data, job.train, training_seed(job.seed, arch), check_time):
+        for epoch in train(network, job.data, job.train, training_seed(job.seed, arch), between_steps):
             loss, epochs = epoch.loss, epoch.number
             yield EpochEnded(trial, epochs, loss)
     except (Diverged, TimedOut) as error:
-        yield Ended(trial, TrialState.FAILED, str(error), None, epochs, time.perf_counter() - start)
+        yield Ended(trial, TrialState.FAILED, str(error), None, epochs, *spent())
         return
-    train_s = time.perf_counter() - start
+    train_s, waiting_s = spent()
 
-    deployed = apply_merges(fuse(network), merges)
-    accuracy = evaluate(deployed, job.data, job.data.validation)
+    deployed = apply_merges(fuse(network), shipped.plan)
+    accuracy = evaluate(job.shipped(deployed), job.data, job.data.validation)
     yield Rung(trial, epochs, accuracy, loss)
-    keep(deployed, merges)
-    yield Ended(trial, TrialState.COMPLETED, "", accuracy, epochs, train_s)
+    keep(deployed, shipped.plan)
+    yield Ended(trial, TrialState.COMPLETED, "", accuracy, epochs, train_s, waiting_s)
 
 
-def deploy_form(arch: Architecture, job: Job) -> tuple[nn.Module, MergePlan]:
-    """What will ship of an architecture, built directly, and how it is merged: nothing needs to be trained for it."""
-    data = job.data
-    deployed = build(arch, num_classes=data.num_classes, input_shape=data.input_shape, form="deploy")
-    merges = merge_plan(deployed, job.merge)
-    return apply_merges(deployed, merges), merges
+class Price(NamedTuple):
+    """What an architecture costs, the network that ships (untrained), and the seconds of preparing and measuring."""
+
+    cost: Cost
+    shipped: Merged
+    spent_s: tuple[float, float] = (0.0, 0.0)
 
 
-def price(deployed: nn.Module, job: Job, remembered: RememberedLatency | None) -> Cost:
-    """The cost of what ships."""
-    params, macs = count(deployed, job.data.input_shape)
-    latency = remembered or measure_latency(deployed, job)
-    return Cost(params, macs, latency.median_ms, latency.iqr_ms)
+def price(arch: Architecture, job: Job, known: Known, meter: Meter) -> Price:
+    """What an architecture costs as it will ship: nothing needs to be trained for it.
+
+    A latency that is remembered is taken; one whose prediction leaves no hope that it keeps the constraints is not
+    measured.
+    """
+    deployed = build(arch, num_classes=job.data.num_classes, input_shape=job.data.input_shape, form="deploy")
+    shipped, remembered = _shipped(deployed, job, known, meter)
+    params, macs = count(shipped.network, job.data.input_shape)
+    if remembered is not None:
+        return Price(Cost(params, macs, remembered), shipped)
+    if shipped.measurement is None and known.predicted is not None:
+        hoped = replace(known.predicted, median_ms=known.predicted.low_ms)
+        if broken_constraint(Cost(params, macs, hoped), job.constraints):
+            return Price(Cost(params, macs, known.predicted), shipped)
+    measured = shipped.measurement or meter.measure(shipped.network)[0]
+    spent_s = (measured.prepare_s, measured.measure_s)
+    return Price(Cost(params, macs, reading_of(measured, shipped.plan)), shipped, spent_s)
 
 
-def measure_latency(deployed: nn.Module, job: Job) -> RememberedLatency:
-    """The latency of a fused network as the job wants it measured."""
-    measured = measure(
-        deployed,
-        job.data.input_shape,
-        backend=job.latency.backend,
-        batch_size=job.latency.batch_size,
-        threads=job.latency.threads,
-        device=job.device,
-    )
-    return RememberedLatency(measured.median_ms, measured.iqr_ms)
+def _shipped(deployed: nn.Module, job: Job, known: Known, meter: Meter) -> tuple[Merged, Reading | None]:
+    """The network as it ships, and its latency if that is remembered for the same mergers."""
+    reading = known.remembered
+    if reading is not None and job.merge == "latency":
+        plan = MergePlan(reading.merges)
+        return Merged(apply_merges(deployed, plan), plan), reading
+    merged = meter.merged(deployed, job.merge)
+    return merged, reading if reading is not None and reading.merges == merged.plan.segments else None
+
+
+def check_latency(job: Job) -> None:
+    """Holds how latencies are to be measured against this machine.
+
+    Raises:
+        ValueError: a runtime that is not installed or does not run there, or more threads than cores.
+    """
+    backend_for(job.latency, latency_device(job.latency, job.device))
+    check_threads(job.latency)
+
+
+def latency_device(config: LatencyConfig, train_device: str) -> str:
+    """Where latencies are measured ("cpu", "cuda:0")."""
+    return device_named(train_device if config.device == "auto" else config.device)
 
 
 def broken_constraint(cost: Cost, constraints: tuple[Constraint, ...]) -> str | None:

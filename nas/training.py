@@ -34,7 +34,7 @@ class Epoch:
 
 
 def train(
-    network: nn.Module, data: ImageData, config: TrainConfig, seed: int, check_time: Callable[[], None]
+    network: nn.Module, data: ImageData, config: TrainConfig, seed: int, between_steps: Callable[[], None]
 ) -> Iterator[Epoch]:
     """Trains a network in place, yielding after every epoch; it is left in eval mode.
 
@@ -47,11 +47,12 @@ def train(
         data: the images.
         config: the recipe.
         seed: of the order of images and their augmentation.
-        check_time: raises `TimedOut` when the trial's time is over.
+        between_steps: called before each step; may let others go first, and raises `TimedOut` when the trial's time
+            is over.
 
     Raises:
         Diverged: the loss of an epoch is not finite.
-        TimedOut: see `check_time`.
+        TimedOut: see `between_steps`.
     """
     device = data.train.x.device
     generator = torch.Generator(device=device).manual_seed(seed)
@@ -66,7 +67,7 @@ def train(
         order = torch.randperm(len(data.train.y), generator=generator, device=device)
         loss_sum = torch.zeros((), device=device)
         for batch in order.split(size)[:steps]:
-            check_time()
+            between_steps()
             fade(network, step / total)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * schedule(step, total, warmup)

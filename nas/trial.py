@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from nas.architecture import Architecture, architecture_from_dict
 from nas.block_fields import Value
 
-EVENT_VERSION = 1
+EVENT_VERSION = 2
 
 
 class TrialState(enum.StrEnum):
@@ -33,24 +33,63 @@ class TrialState(enum.StrEnum):
 
 
 @dataclass(frozen=True)
+class Reading:
+    """The latency of a deploy form, as it is known.
+
+    Attributes:
+        median_ms: median latency of one batch.
+        iqr_ms: interquartile range of the latency; 0 where it is predicted.
+        low_ms: lower end of the median's interval: 95 % where measured, 90 % where predicted.
+        high_ms: its upper end.
+        source: "measured", "remembered" (measured in an earlier run or trial) or "predicted".
+        doubt: why it is not to be relied on; empty where it is.
+        reference_ms: what the reference network took meanwhile; None where nothing was measured.
+        merges: names of the convolutions of each merger that the network had.
+    """
+
+    median_ms: float
+    iqr_ms: float
+    low_ms: float
+    high_ms: float
+    source: str = "measured"
+    doubt: str = ""
+    reference_ms: float | None = None
+    merges: tuple[tuple[str, ...], ...] = ()
+
+
+def reading_from_dict(words: dict[str, Any]) -> Reading:
+    """The reading that `dataclasses.asdict` made words of, JSON's lists included.
+
+    Raises:
+        TypeError: other words.
+    """
+    return Reading(**{**words, "merges": tuple(tuple(segment) for segment in words.get("merges", ()))})
+
+
+@dataclass(frozen=True)
 class Cost:
     """What the deploy form of an architecture costs.
 
     Attributes:
         params: number of parameters.
         macs: multiply-adds of one image.
-        latency_ms: median latency of one batch.
-        latency_iqr_ms: interquartile range of the latency.
+        latency: of one batch.
     """
 
     params: int
     macs: int
-    latency_ms: float
-    latency_iqr_ms: float
+    latency: Reading
 
     def by_name(self) -> dict[str, float]:
-        """The figures by the names of objectives and constraints."""
-        return dataclasses.asdict(self)
+        """The figures by the names of objectives, constraints and columns."""
+        return {
+            "params": self.params,
+            "macs": self.macs,
+            "latency_ms": self.latency.median_ms,
+            "latency_iqr_ms": self.latency.iqr_ms,
+            "latency_low_ms": self.latency.low_ms,
+            "latency_high_ms": self.latency.high_ms,
+        }
 
 
 @dataclass(frozen=True)
@@ -74,14 +113,18 @@ class Proposed(Event):
 
 @dataclass(frozen=True)
 class Priced(Event):
-    """The cost of the deploy form is known, before any training; `remembered` if its latency was measured earlier."""
+    """The cost of the deploy form is known, before any training.
+
+    `prepare_s` are the seconds that exporting and loading it for its runtime took, `measure_s` those for which the
+    device was kept quiet.
+    """
 
     kind: ClassVar[str] = "priced"
     params: int
     macs: int
-    latency_ms: float
-    latency_iqr_ms: float
-    remembered: bool
+    latency: Reading
+    prepare_s: float = 0.0
+    measure_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +156,7 @@ class Rung(Event):
 
 @dataclass(frozen=True)
 class Ended(Event):
-    """The trial is over; every trial has exactly one of these."""
+    """The trial is over; every trial has exactly one of these. `waited_s` of its time went to others' measurements."""
 
     kind: ClassVar[str] = "ended"
     state: TrialState
@@ -121,6 +164,7 @@ class Ended(Event):
     accuracy: float | None = None
     epochs: int = 0
     train_s: float = 0.0
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,8 +172,7 @@ class Remeasured(Event):
     """The latency of a network on the front was measured once more, on the idle machine."""
 
     kind: ClassVar[str] = "remeasured"
-    latency_ms: float
-    latency_iqr_ms: float
+    latency: Reading
 
 
 @dataclass(frozen=True)
@@ -165,8 +208,10 @@ def event_from_dict(words: Any) -> Event:
     try:
         if "state" in values:
             values["state"] = TrialState(values["state"])
+        if "latency" in values:
+            values["latency"] = reading_from_dict(values["latency"])
         return kind(**values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"bad {kind.kind} event: {error}") from None
 
 
@@ -185,6 +230,7 @@ class TrialRecord:
         remeasured: whether the latency was measured again at the end of the run.
         epochs: epochs trained.
         train_s: seconds spent training.
+        waited_s: seconds that it waited for others' measurements.
         train_params: parameters of the train form.
         test_accuracy: of the fused network on test data; only for networks that were on the front when their
             run ended (a resumed run may have found better ones since).
@@ -200,6 +246,7 @@ class TrialRecord:
     remeasured: bool = False
     epochs: int = 0
     train_s: float = 0.0
+    waited_s: float = 0.0
     train_params: int | None = None
     test_accuracy: float | None = None
 
@@ -259,7 +306,7 @@ def _record(events: list[Event]) -> TrialRecord | None:
     priced = None
     if isinstance(cost, Priced):
         latest = remeasured if isinstance(remeasured, Remeasured) else cost
-        priced = Cost(cost.params, cost.macs, latest.latency_ms, latest.latency_iqr_ms)
+        priced = Cost(cost.params, cost.macs, latest.latency)
     return TrialRecord(
         trial=proposed.trial,
         architecture=architecture_from_dict(proposed.architecture),
@@ -271,6 +318,7 @@ def _record(events: list[Event]) -> TrialRecord | None:
         remeasured=remeasured is not None,
         epochs=ended.epochs,
         train_s=ended.train_s,
+        waited_s=ended.waited_s,
         train_params=started.train_params if isinstance(started, Started) else None,
         test_accuracy=tested.test_accuracy if isinstance(tested, Tested) else None,
     )

@@ -1,55 +1,85 @@
-"""The runtimes whose latency can be measured."""
+"""The runtimes whose latency can be measured, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-Run = Callable[[], object]
+import nas
+from nas.config import LatencyConfig
+from nas.latency.executorch_backend import executorch
+from nas.latency.onnx_backends import onnxruntime, openvino, tensorrt
+from nas.latency.prepared import Prepared
+from nas.latency.table import looked_up
+from nas.latency.torch_backends import torch_compile, torch_eager
+
+Prepare = Callable[[nn.Module, Tensor, LatencyConfig], AbstractContextManager[Prepared]]
+"""Makes a network ready for one batch (N, C, H, W), on the batch's device."""
 
 
-class LatencyBackend(Protocol):
-    """A runtime: made ready for one network and one batch, it yields a function that runs them to the end."""
+@dataclass(frozen=True)
+class LatencyBackend:
+    """A runtime.
 
-    def ready(self, network: nn.Module, batch: Tensor, threads: int) -> AbstractContextManager[Run]:
-        """A context in which the yielded function runs `network` on `batch` once, synchronously."""
-        ...
+    Attributes:
+        prepare: makes a network ready.
+        package: what has to be installed.
+        extra: the extra of this project that installs it, if it is not always there.
+        devices: kinds of devices.
+        dtypes: of the network's weights and activations.
+    """
 
+    prepare: Prepare
+    package: str
+    extra: str | None = None
+    devices: tuple[str, ...] = ("cpu",)
+    dtypes: tuple[str, ...] = ("float32",)
 
-class TorchBackend:
-    """Eager PyTorch on the device of the batch."""
+    @property
+    def installed(self) -> bool:
+        """Whether its package is there."""
+        return importlib.util.find_spec(self.package) is not None
 
-    @contextmanager
-    def ready(self, network: nn.Module, batch: Tensor, threads: int) -> Iterator[Run]:
-        """See `LatencyBackend.ready`; the thread count of the process is put back afterwards."""
-
-        def run() -> None:
-            network(batch)
-            if batch.is_cuda:
-                torch.cuda.synchronize(batch.device)
-
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            with torch.inference_mode():
-                yield run
-        finally:
-            torch.set_num_threads(before)
-
-
-LATENCY_BACKENDS: dict[str, Callable[[], LatencyBackend]] = {"torch": TorchBackend}
+    @property
+    def version(self) -> str:
+        """The package's version."""
+        return nas.__version__ if self.package == "nas" else importlib.metadata.version(self.package)
 
 
-def latency_backend(name: str) -> LatencyBackend:
-    """The backend of a name.
+LATENCY_BACKENDS: dict[str, LatencyBackend] = {
+    "torch": LatencyBackend(torch_eager, "torch", devices=("cpu", "cuda")),
+    "torch_compile": LatencyBackend(torch_compile, "torch", devices=("cpu", "cuda")),
+    "onnxruntime": LatencyBackend(onnxruntime, "onnxruntime", devices=("cpu", "cuda"), dtypes=("float32", "int8")),
+    "openvino": LatencyBackend(openvino, "openvino", "openvino", dtypes=("float32", "int8")),
+    "executorch": LatencyBackend(executorch, "executorch", "executorch"),
+    "tensorrt": LatencyBackend(tensorrt, "tensorrt", "tensorrt", devices=("cuda",)),
+    "table": LatencyBackend(looked_up, "nas", devices=("cpu", "cuda")),
+}
+
+
+def backend_for(config: LatencyConfig, device: str) -> tuple[str, LatencyBackend]:
+    """The name and the runtime that a configuration means on a device ("cpu", "cuda", "cuda:1").
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, one that is not installed, or that does not know the device or the dtype.
     """
+    kind = device.partition(":")[0]
+    name = config.backend if config.backend != "auto" else {"cpu": "onnxruntime"}.get(kind, "torch")
     if name not in LATENCY_BACKENDS:
         raise ValueError(f"latency.backend={name} is unknown; known: {', '.join(LATENCY_BACKENDS)}")
-    return LATENCY_BACKENDS[name]()
+    backend = LATENCY_BACKENDS[name]
+    if not backend.installed:
+        how = f"pip install 'nas-fused[{backend.extra}]'" if backend.extra else f"pip install {backend.package}"
+        there = ", ".join(name for name, each in LATENCY_BACKENDS.items() if each.installed)
+        raise ValueError(f"latency.backend={name} is not installed: {how}; installed: {there}")
+    if kind not in backend.devices:
+        raise ValueError(f"latency.backend={name} does not run on {device}; it runs on {', '.join(backend.devices)}")
+    if config.dtype not in backend.dtypes:
+        able = ", ".join(name for name, each in LATENCY_BACKENDS.items() if config.dtype in each.dtypes)
+        raise ValueError(f"latency.dtype={config.dtype} is not allowed with {name}; allowed with: {able}")
+    return name, backend

@@ -1,116 +1,235 @@
-"""Measuring latency: warm-up, rounds of repeats until two rounds agree, median and spread."""
+"""Measuring latency: a network made ready, the lane to itself, a reference beside it, rounds until it is known."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
-from nas.latency.backends import Run, latency_backend
+from nas.config import LatencyConfig, validate
+from nas.latency.backends import backend_for
+from nas.latency.lane import Lane
+from nas.latency.machine import cores, cpu_time, fingerprint, load_between
+from nas.latency.measurement import LatencyMeasurement, Shape
+from nas.latency.prepared import TABLE, Prepared
+from nas.latency.reference import batch_of_noise, reference
+from nas.latency.sampling import FEWEST_ROUNDS, Samples, TimeOnce, sample, warm_up
+from nas.networks.quantized import QuantizedNetwork, quantize
 
-WARM_UP_S = 0.03
-ROUND_S = 0.05
-FEWEST_REPEATS = 10  # of a round and of the warm-up
-MOST_ROUNDS = 12
-AGREEMENT = 0.03  # relative difference of two rounds' medians
-
-
-@dataclass(frozen=True)
-class LatencyMeasurement:
-    """Latency of one batch.
-
-    Attributes:
-        samples_ms: every repeat of the last two rounds, in ms.
-        agreed: whether those two rounds' medians agreed before the rounds were used up.
-        backend: the runtime.
-        batch_size: images of the batch.
-        threads: CPU threads.
-        device: where it ran.
-    """
-
-    samples_ms: tuple[float, ...]
-    agreed: bool
-    backend: str
-    batch_size: int
-    threads: int
-    device: str
-
-    @property
-    def median_ms(self) -> float:
-        """Median latency, ms."""
-        return statistics.median(self.samples_ms)
-
-    @property
-    def iqr_ms(self) -> float:
-        """Interquartile range of the latency, ms."""
-        low, high = np.percentile(self.samples_ms, [25, 75])
-        return float(high - low)
+MOST_ATTEMPTS = 3  # at a median that can be relied on
+IDLE_LOAD = 0.25  # cores; what a machine that does nothing else has
 
 
 def measure(
-    network: nn.Module,
-    input_shape: tuple[int, int, int],
+    deployed: nn.Module,
+    config: LatencyConfig | None = None,
     *,
-    backend: str = "torch",
-    batch_size: int = 1,
-    threads: int = 1,
-    device: str = "cpu",
+    input_shape: Shape | None = None,
+    device: str | None = None,
+    lane: Lane | None = None,
+    reference_ms: float | None = None,
 ) -> LatencyMeasurement:
     """Measures the latency of a network in eval mode, as it stands: pass the deploy form. It is not changed.
 
+    While it lasts, no search on this machine trains on the device (`Lane`). What cannot be relied on, because the
+    interval is too wide, others load the machine or it drifts, is measured anew while there is time, and says so.
+
     Args:
-        network: takes (N, C, H, W).
-        input_shape: (C, H, W).
-        backend: a name in `LATENCY_BACKENDS`.
-        batch_size: images of a batch.
-        threads: CPU threads of the runtime.
-        device: "cpu" or "cuda".
+        deployed: takes (N, C, H, W).
+        config: how; by default one image on one thread of the device's usual runtime.
+        input_shape: (C, H, W); None takes the network's attribute of that name.
+        device: "cpu" or "cuda", with a number or without; None takes `config.device`, and with that on auto the
+            device of the network's weights.
+        lane: the caller's place in the device's lane, where it has one.
+        reference_ms: what the reference network takes on this device. Where it takes longer or shorter now, by more
+            than the tolerance, the machine drifts.
 
     Raises:
-        ValueError: an unknown backend or device, or sizes that are not positive.
+        ValueError: a backend that is not installed or cannot run the network (`NotSupported`), a device that is
+            not there, sizes that cannot be.
     """
-    runtime = latency_backend(backend)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda is not allowed: no CUDA device is available; allowed: cpu")
-    if device not in ("cpu", "cuda"):
-        raise ValueError(f"device={device} is not allowed; allowed: cpu, cuda")
-    sizes = (batch_size, threads, *input_shape)
-    if len(sizes) != 5 or not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise ValueError(f"batch_size={batch_size}, threads={threads}, input_shape={input_shape}: all must be positive")
-    timed = copy.deepcopy(network).to(device).eval()
-    # Noise, not zeros: zeros make denormals and sparse short cuts look like speed.
-    dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
-    batch = torch.randn(batch_size, *input_shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
-    with runtime.ready(timed, batch, threads) as run:
-        samples, agreed = _rounds(run)
-    return LatencyMeasurement(tuple(samples), agreed, backend, batch_size, threads, device)
+    variant = Variant(deployed, config or LatencyConfig(), input_shape)
+    return measure_interleaved([variant], device=device, lane=lane, reference_ms=reference_ms)[0]
 
 
-def _rounds(run: Run) -> tuple[list[float], bool]:
-    """Samples of the last two rounds, in ms, and whether their medians agree."""
-    _repeat(run, WARM_UP_S)
-    before, after = _repeat(run, ROUND_S), _repeat(run, ROUND_S)
-    for _ in range(MOST_ROUNDS - 2):
-        if _agree(before, after):
-            break
-        before, after = after, _repeat(run, ROUND_S)
-    return before + after, _agree(before, after)
+@dataclass(frozen=True)
+class Variant:
+    """One of several things to measure in turn: a network, how, and on images of which shape (None: its own)."""
+
+    network: nn.Module
+    config: LatencyConfig
+    input_shape: Shape | None = None
 
 
-def _agree(before: list[float], after: list[float]) -> bool:
-    return abs(statistics.median(after) / statistics.median(before) - 1) <= AGREEMENT
+def measure_interleaved(
+    variants: Sequence[Variant],
+    *,
+    device: str | None = None,
+    lane: Lane | None = None,
+    reference_ms: float | None = None,
+) -> list[LatencyMeasurement]:
+    """Measures several networks in turn, round by round, so that the machine's mood is the same for all.
+
+    Args:
+        variants: what is measured; all on one device, with one number of threads, tolerance and limit.
+        device: see `measure`, as for the rest.
+        lane: see `measure`.
+        reference_ms: see `measure`.
+
+    Raises:
+        ValueError: see `measure`; or configurations that cannot be interleaved.
+    """
+    first = variants[0].config
+    own = str(next((parameter.device for parameter in variants[0].network.parameters()), "cpu"))
+    where = device_named(device or (own if first.device == "auto" else first.device))
+    for each in variants:
+        validate(each.config, "latency.")
+        if (each.config.threads, each.config.tolerance) != (first.threads, first.tolerance):
+            raise ValueError("what is interleaved must have one number of threads and one tolerance")
+    check_threads(first)
+    with contextlib.ExitStack() as stack:
+        ready = [_prepare(stack, each, where) for each in variants]
+        if all(each.prepared.clock == TABLE for each in ready):
+            return [_read_off(each) for each in ready]
+        beside = stack.enter_context(reference(first, where))
+        times = [beside.time_once, *(each.prepared.time_once for each in ready)]
+        limit_s = first.limit_s * len(variants)
+        (calm, *taken), load, measure_s = _attempts(times, first, limit_s, (lane or Lane(), where), reference_ms)
+    disturbance = _disturbance(calm, load, first, reference_ms)
+    return [
+        replace(
+            each.unmeasured,
+            samples=samples,
+            reference=calm,
+            doubt=_imprecision(samples, first, limit_s) or disturbance,
+            measure_s=measure_s,
+            load=load,
+        )
+        for each, samples in zip(ready, taken, strict=True)
+    ]
 
 
-def _repeat(run: Run, at_least_s: float) -> list[float]:
-    samples: list[float] = []
-    end = time.perf_counter() + at_least_s
-    while len(samples) < FEWEST_REPEATS or time.perf_counter() < end:
-        start = time.perf_counter_ns()
-        run()
-        samples.append((time.perf_counter_ns() - start) / 1e6)
-    return samples
+class _Ready(NamedTuple):
+    prepared: Prepared
+    unmeasured: LatencyMeasurement
+
+
+def _prepare(stack: contextlib.ExitStack, variant: Variant, device: str) -> _Ready:
+    """A network ready to be timed, and what is known of its measurement by then."""
+    started = time.perf_counter()
+    config, shape = variant.config, _shape(variant.network, variant.input_shape)
+    name, backend = backend_for(config, device)
+    network = copy.deepcopy(variant.network).to(device).eval()
+    images = batch_of_noise(shape, config.batch_size, device)
+    if config.dtype == "int8" and not isinstance(network, QuantizedNetwork):
+        network = quantize(network, images[:1])  # the scales matter for its outputs, not for its time
+    prepared = stack.enter_context(backend.prepare(network, images, config))
+    unmeasured = LatencyMeasurement(
+        samples=Samples(()),
+        reference=None,
+        doubt="",
+        backend=name,
+        version=backend.version,
+        device=timed_device(config, device),
+        dtype=config.dtype,
+        memory_format=prepared.memory_format,
+        batch_size=config.batch_size,
+        threads=config.threads,
+        input_shape=shape,
+        clock=prepared.clock,
+        prepare_s=time.perf_counter() - started,
+        measure_s=0.0,
+        load=None,
+    )
+    return _Ready(prepared, unmeasured)
+
+
+def _read_off(ready: _Ready) -> LatencyMeasurement:
+    """What a table says, as if it had been measured without spread."""
+    return replace(ready.unmeasured, samples=Samples(((ready.prepared.time_once(),),) * FEWEST_ROUNDS))
+
+
+def timed_device(config: LatencyConfig, device: str) -> str:
+    """What tells devices apart that are timed: the fingerprint of one here, the name of a table of another."""
+    return f"table {config.table}" if config.backend == "table" else fingerprint(device)
+
+
+def _attempts(
+    times: list[TimeOnce], config: LatencyConfig, limit_s: float, place: tuple[Lane, str], reference_ms: float | None
+) -> tuple[list[Samples], float | None, float]:
+    """The samples of the first attempt that leaves no doubt, or of the last; the load, the seconds of all."""
+    lane, device = place
+    spent_s, attempt = 0.0, 1
+    while True:
+        with lane.measuring(device):
+            begin = cpu_time()
+            for time_once in times:
+                warm_up(time_once, config.tolerance)
+            taken = sample(times, config.tolerance, limit_s - spent_s)
+            end = cpu_time()
+        spent_s += end.at - begin.at
+        load = load_between(begin, end)
+        doubts = [_disturbance(taken[0], load, config, reference_ms)]
+        doubts += [_imprecision(samples, config, limit_s) for samples in taken[1:]]
+        if not any(doubts) or spent_s >= limit_s or attempt == MOST_ATTEMPTS:
+            return taken, load, spent_s
+        attempt += 1
+
+
+def _imprecision(samples: Samples, config: LatencyConfig, limit_s: float) -> str:
+    """Why a median is not known well enough; nothing where it is."""
+    if len(samples.rounds_ms) < FEWEST_ROUNDS:
+        return f"only {len(samples.rounds_ms)} rounds in {limit_s:g} s (latency.limit_s)"
+    if samples.width > config.tolerance:
+        return f"the median is known to {samples.width:.1%} only, after {limit_s:g} s (latency.limit_s)"
+    return ""
+
+
+def _disturbance(reference: Samples, load: float | None, config: LatencyConfig, reference_ms: float | None) -> str:
+    """What was wrong with the machine meanwhile; nothing where all was quiet."""
+    if load is not None and load - IDLE_LOAD > cores() - config.threads:
+        return f"other processes kept {load:.1f} of {cores()} cores busy"
+    drift = reference.median_ms / reference_ms - 1 if reference_ms else 0.0
+    if abs(drift) > config.tolerance:
+        return f"the machine drifts: the reference network's time is {drift:+.1%} off"
+    return ""
+
+
+def _shape(network: nn.Module, input_shape: Shape | None) -> Shape:
+    shape = getattr(network, "input_shape", None) if input_shape is None else input_shape
+    if shape is None or len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ValueError(f"input_shape={shape} is not allowed; allowed: (C, H, W), all positive")
+    channels, height, width = shape
+    return channels, height, width
+
+
+def device_named(device: str) -> str:
+    """The device that "cpu", "cuda" or "cuda:1" means, a GPU with its number.
+
+    Raises:
+        ValueError: a device that is not there.
+    """
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise ValueError(f"device={device} is not allowed; allowed: cpu, cuda, cuda:0, ...")
+    if kind == "cpu":
+        return kind
+    if int(number or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device={device} is not allowed: there are {torch.cuda.device_count()} CUDA devices")
+    return f"cuda:{number or torch.cuda.current_device()}"
+
+
+def check_threads(config: LatencyConfig) -> None:
+    """Holds the number of threads against this machine.
+
+    Raises:
+        ValueError: there are fewer cores.
+    """
+    if config.threads > cores():
+        raise ValueError(f"latency.threads={config.threads} is not allowed; allowed: 1 to {cores()}, the cores here")

@@ -1,24 +1,27 @@
 """Latencies that were measured before: one file for all runs of a folder, written by the driver only.
 
-A latency is remembered as it was first measured. So a repeated search meets the numbers that the first one
-met and, with one trial at a time, proposes the same architectures.
+A latency is remembered as it was first measured without doubt. So a repeated search meets the numbers that the first
+one met and, with one trial at a time, proposes the same architectures.
 """
 
 from __future__ import annotations
 
 import json
-import platform
-from dataclasses import asdict, dataclass
+import statistics
+from collections import defaultdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
-
 from nas.config import LatencyConfig
+from nas.latency.backends import backend_for
+from nas.trial import Reading, reading_from_dict
+
+MOST_READINGS = 50  # of the reference network, the latest ones, that say what it takes on a device
 
 
 @dataclass(frozen=True)
 class LatencyKey:
-    """Everything that decides a network's latency."""
+    """Everything that decides a network's latency; `merge` is how mergers are planned, the reading has the plan."""
 
     deploy_id: str
     input_shape: tuple[int, int, int]
@@ -26,45 +29,36 @@ class LatencyKey:
     merge: str
     backend: str
     dtype: str
+    memory_format: str
     batch_size: int
     threads: int
     device: str
 
 
-@dataclass(frozen=True)
-class RememberedLatency:
-    """A latency in ms as it was first measured: its median and interquartile range."""
-
-    median_ms: float
-    iqr_ms: float
-
-
 def latency_key(
-    deploy_id: str, input_shape: tuple[int, int, int], num_classes: int, merge: str, config: LatencyConfig, device: str
+    deploy_id: str,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    merge: str,
+    config: LatencyConfig,
+    device: str,
+    fingerprint: str,
 ) -> LatencyKey:
-    """The key of a network's latency on this machine."""
+    """The key of a network's latency on a device ("cpu", "cuda:0") of a machine (its `fingerprint`)."""
+    name, backend = backend_for(config, device)
+    graphs = " graphs" * config.cuda_graphs + " flushed" * config.flush_l2 if device != "cpu" else ""
     return LatencyKey(
         deploy_id=deploy_id,
         input_shape=input_shape,
         num_classes=num_classes,
         merge=merge,
-        backend=f"{config.backend} {torch.__version__}",
-        dtype="float32",
+        backend=f"{name} {backend.version}{graphs}",
+        dtype=config.dtype,
+        memory_format=config.memory_format,
         batch_size=config.batch_size,
         threads=config.threads,
-        device=device_name(device),
+        device=fingerprint,
     )
-
-
-def device_name(device: str) -> str:
-    """The processor that `device` means on this machine."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 class LatencyMemory:
@@ -72,35 +66,55 @@ class LatencyMemory:
 
     def __init__(self, runs_dir: Path) -> None:
         self._file = runs_dir / ".latency" / "latencies.jsonl"
-        self._known: dict[str, RememberedLatency] = {}
+        self._known: dict[LatencyKey, Reading] = {}
+        self._references: dict[tuple[str, int], list[float]] = defaultdict(list)
         if self._file.exists():
             for line in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
                 self._read(line)
 
-    def get(self, key: LatencyKey) -> RememberedLatency | None:
-        """What was measured first under this key, if anything."""
-        return self._known.get(_text(key))
+    def get(self, key: LatencyKey) -> Reading | None:
+        """What is remembered under this key, if anything."""
+        return self._known.get(key)
 
-    def remember(self, key: LatencyKey, latency: RememberedLatency) -> None:
-        """Keeps a first measurement; later ones under the same key are not kept."""
-        if _text(key) in self._known:
+    def remember(self, key: LatencyKey, reading: Reading) -> None:
+        """Keeps a measured reading, unless one without doubt is known under the key."""
+        if reading.source != "measured" or not self._take(key, reading):
             return
-        self._known[_text(key)] = latency
         self._file.parent.mkdir(parents=True, exist_ok=True)
         torn = self._file.exists() and not self._file.read_bytes().endswith(b"\n")
         with self._file.open("a", encoding="utf-8") as file:
-            file.write("\n" * torn + json.dumps({**asdict(key), **asdict(latency)}) + "\n")
+            file.write("\n" * torn + json.dumps({"key": asdict(key), "reading": asdict(reading)}) + "\n")
+
+    def reference_ms(self, device: str, threads: int) -> float | None:
+        """What the reference network takes on a device (`fingerprint`): the median of its latest readings."""
+        readings = self._references[device, threads]
+        return statistics.median(readings[-MOST_READINGS:]) if readings else None
+
+    def remember_reference(self, device: str, threads: int, reading_ms: float) -> float:
+        """Takes in a reading of the reference network by itself; what it takes on the device, this one included."""
+        self._references[device, threads].append(reading_ms)
+        known = self.reference_ms(device, threads)
+        assert known is not None
+        return known
 
     def _read(self, line: str) -> None:
         """Takes in a line; a torn or foreign one is passed over, since it can only be measured again."""
         try:
             words = json.loads(line)
-            latency = RememberedLatency(float(words.pop("median_ms")), float(words.pop("iqr_ms")))
-            key = LatencyKey(**{**words, "input_shape": tuple(words["input_shape"])})
+            key = LatencyKey(**{**words["key"], "input_shape": tuple(words["key"]["input_shape"])})
+            reading = reading_from_dict(words["reading"])
+            if not all(0 < each < float("inf") for each in (reading.median_ms, reading.high_ms)):
+                return
         except (ValueError, TypeError, KeyError, AttributeError):
             return
-        self._known.setdefault(_text(key), latency)
+        self._take(key, reading)
 
-
-def _text(key: LatencyKey) -> str:
-    return json.dumps(asdict(key), sort_keys=True)
+    def _take(self, key: LatencyKey, reading: Reading) -> bool:
+        """Whether a reading is news."""
+        if reading.reference_ms is not None:
+            self._references[key.device, key.threads].append(reading.reference_ms)
+        known = self._known.get(key)
+        if known is not None and (not known.doubt or reading.doubt):
+            return False
+        self._known[key] = replace(reading, source="remembered")
+        return True

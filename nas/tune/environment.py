@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import nas
-from nas.latency.memory import device_name
+from nas.latency.machine import device_name
 
 PACKAGES = (
     "torch",

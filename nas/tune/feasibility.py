@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from nas.architecture import Architecture
 from nas.block_fields import Value
-from nas.latency.memory import RememberedLatency
-from nas.pipeline import Job, broken_constraint, deploy_form, price
+from nas.cost import count
+from nas.latency.meter import Meter
+from nas.networks.builder import build
+from nas.networks.merging import apply_merges, merge_plan
+from nas.pipeline import Job, Known, broken_constraint, price
 from nas.space import Choices, SearchSpace
-from nas.trial import Cost
+from nas.trial import Cost, Reading
 
 MOST_PROBES = 400
 MOST_SWEEPS = 4
 
 
-def check_feasible(space: SearchSpace, job: Job) -> None:
+def check_feasible(space: SearchSpace, job: Job, meter: Meter) -> None:
     """Looks for a network that keeps all constraints, by coordinate descent from the space's smallest.
 
     Costs fall with nearly every choice taken alone, so descent finds the cheapest network or one close to it. A
@@ -25,7 +28,7 @@ def check_feasible(space: SearchSpace, job: Job) -> None:
     if not job.constraints:
         return
     choices = space.choices_made(lambda name, options: min(options, key=_size))
-    cost, excess = _probe(space.architecture(choices), job)
+    cost, excess = _probe(space.architecture(choices), job, meter)
     probes = 1
     for _ in range(MOST_SWEEPS):
         before = excess
@@ -38,7 +41,7 @@ def check_feasible(space: SearchSpace, job: Job) -> None:
                 if option == choices.get(name):
                     continue
                 changed = _with(space, choices, name, option)
-                new_cost, new_excess = _probe(space.architecture(changed), job)
+                new_cost, new_excess = _probe(space.architecture(changed), job, meter)
                 probes += 1
                 if new_excess < excess:
                     choices, cost, excess = changed, new_cost, new_excess
@@ -53,11 +56,18 @@ def check_feasible(space: SearchSpace, job: Job) -> None:
     )
 
 
-def _probe(arch: Architecture, job: Job) -> tuple[Cost, float]:
+def _probe(arch: Architecture, job: Job, meter: Meter) -> tuple[Cost, float]:
+    """The cost, and by how much it breaks the constraints; latency is measured only where it is one of them."""
     timed = any(each.name == "latency_ms" for each in job.constraints)
-    cost = price(deploy_form(arch, job)[0], job, None if timed else RememberedLatency(0.0, 0.0))
+    cost = price(arch, job, Known(), meter).cost if timed else _untimed(arch, job)
     costs = cost.by_name()
     return cost, sum(max(0.0, each.excess(costs)) for each in job.constraints)
+
+
+def _untimed(arch: Architecture, job: Job) -> Cost:
+    deployed = build(arch, num_classes=job.data.num_classes, input_shape=job.data.input_shape, form="deploy")
+    plan = merge_plan(deployed, "none" if job.merge == "latency" else job.merge)
+    return Cost(*count(apply_merges(deployed, plan), job.data.input_shape), Reading(0.0, 0.0, 0.0, 0.0))
 
 
 def _options(space: SearchSpace, choices: Choices) -> dict[str, tuple[Value, ...]]:

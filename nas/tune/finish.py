@@ -10,8 +10,9 @@ import torch
 
 from nas.config import SearchConfig
 from nas.deploy import Model, export_model, load_deployed
+from nas.latency.meter import Meter, reading_of
 from nas.networks.merging import MergePlan
-from nas.pipeline import Job, measure_latency
+from nas.pipeline import Job
 from nas.results import front_of, make_constraints, write_results
 from nas.store import RunStore
 from nas.training import evaluate
@@ -20,12 +21,13 @@ from nas.trial import Remeasured, Tested, TrialRecord
 Say = Callable[[str], None]
 
 
-def finish(store: RunStore, job: Job, config: SearchConfig, reason: str, say: Say) -> None:
+def finish(store: RunStore, job: Job, meter: Meter, config: SearchConfig, reason: str, say: Say) -> None:
     """Makes what a run leaves behind, from what it has judged; can be repeated.
 
     Args:
         store: the run.
         job: data and how latency is measured.
+        meter: measures for the job.
         config: objectives and constraints.
         reason: why the search ended.
         say: takes lines for people.
@@ -34,17 +36,17 @@ def finish(store: RunStore, job: Job, config: SearchConfig, reason: str, say: Sa
     torch.set_num_threads(max(1, int(config.trials.cpus)))
     try:
         write_results(store)  # what has been judged is to be read whatever happens below
-        remeasure_front(store, job, config, say)
-        front = _front(store, config)
-        _test(store, job, front)
-        write_results(store)
-        _export(store, job, _front(store, config), say)
+        remeasure_front(store, job, meter, config, say)
+        with meter.lane.working():
+            _test(store, job, _front(store, config))
+            write_results(store)
+            _export(store, job, meter, _front(store, config), say)
     finally:
         torch.set_num_threads(before)
     store.write_end(reason)
 
 
-def remeasure_front(store: RunStore, job: Job, config: SearchConfig, say: Say) -> None:
+def remeasure_front(store: RunStore, job: Job, meter: Meter, config: SearchConfig, say: Say) -> None:
     """Measures the front's latencies again on the now idle machine, until every member has been.
 
     A new value may take a network off the front and let another one in, which is measured then. Trials with
@@ -52,15 +54,19 @@ def remeasure_front(store: RunStore, job: Job, config: SearchConfig, say: Say) -
     """
     while fresh := [record for record in _front(store, config) if not record.remeasured]:
         say(f"measuring {len(fresh)} networks of the front once more")
-        by_deploy_form: dict[str, list[TrialRecord]] = {}
+        same: dict[tuple[object, ...], list[TrialRecord]] = {}
         for record in store.records():
-            by_deploy_form.setdefault(record.architecture.deploy_id, []).append(record)
-        for deploy_id in dict.fromkeys(record.architecture.deploy_id for record in fresh):
-            same = [record for record in by_deploy_form[deploy_id] if record.cost is not None]
-            network, _ = _network(store, job, next(r for r in fresh if r in same))
-            latency = measure_latency(network, job)
-            for record in same:
-                store.append(Remeasured(record.trial, latency.median_ms, latency.iqr_ms))
+            same.setdefault(_shipped_form(record), []).append(record)
+        for form in dict.fromkeys(_shipped_form(record) for record in fresh):
+            network, plan = _network(store, job, next(r for r in fresh if _shipped_form(r) == form))
+            (measured,) = meter.measure(job.shipped(network))
+            for record in same[form]:
+                store.append(Remeasured(record.trial, reading_of(measured, plan)))
+
+
+def _shipped_form(record: TrialRecord) -> tuple[object, ...]:
+    """What trials of one latency have in common; those that were never priced have none."""
+    return (record.architecture.deploy_id, record.cost.latency.merges) if record.cost else (None,)
 
 
 def _front(store: RunStore, config: SearchConfig) -> list[TrialRecord]:
@@ -76,11 +82,11 @@ def _test(store: RunStore, job: Job, front: list[TrialRecord]) -> None:
     """Evaluates the final front on test data; a network that was tested before is not tested again."""
     for record in front:
         if record.test_accuracy is None:
-            accuracy = evaluate(_network(store, job, record)[0], job.data, job.data.test)
+            accuracy = evaluate(job.shipped(_network(store, job, record)[0]), job.data, job.data.test)
             store.append(Tested(record.trial, accuracy))
 
 
-def _export(store: RunStore, job: Job, front: list[TrialRecord], say: Say) -> None:
+def _export(store: RunStore, job: Job, meter: Meter, front: list[TrialRecord], say: Say) -> None:
     """`models/` holds the front and nothing else, with its latest figures."""
     wanted = {str(record.trial) for record in front}
     models = store.path / "models"
@@ -90,8 +96,9 @@ def _export(store: RunStore, job: Job, front: list[TrialRecord], say: Say) -> No
             shutil.rmtree(stale)
     for i, record in enumerate(front, 1):
         say(f"exporting {i} of {len(front)}: trial {record.trial}")
+        meter.lane.breathe()
         network, merges = _network(store, job, record)
-        model = Model(record.architecture, network, merges, job.data, _metrics(record, job))
+        model = Model(record.architecture, network, job.shipped(network), merges, job.data, _metrics(record, job))
         try:
             export_model(model, store.model_dir(record.trial))
         except Exception as error:  # whatever an exporter or a runtime raises, the other networks are exported
@@ -107,8 +114,8 @@ def _metrics(record: TrialRecord, job: Job) -> dict[str, object]:
         "data": job.data.name,
         "val_accuracy": record.accuracy,
         "test_accuracy": record.test_accuracy,
-        **dataclasses.asdict(record.cost),
-        "latency": {**dataclasses.asdict(job.latency), "device": job.device},
+        **record.costs,
+        "latency": {**dataclasses.asdict(record.cost.latency), "of": dataclasses.asdict(job.latency)},
         "epochs": record.epochs,
         "train_s": record.train_s,
     }

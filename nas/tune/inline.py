@@ -19,11 +19,12 @@ def run_inline(plan: Plan, state: SearchState, store: RunStore) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(plan.threads)
     job = plan.job.on_device()
+    meter = job.meter()
     try:
         while (assignment := state.next_trial()) is not None:
             trial, arch = assignment.trial, architecture_from_dict(assignment.architecture)
             keep = partial(save_weights, file=store.weights_file(trial))
-            for event in judge(trial, arch, job, assignment.remembered, keep):
+            for event in judge(trial, arch, job, assignment.known, keep, meter):
                 state.record(event)
                 if state.time_is_up:
                     break

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 
 from nas.command_line import given_keys, make_config
-from nas.config import SearchConfig, leaves, seconds, user_path
+from nas.config import LatencyConfig, SearchConfig, leaves, seconds, user_path
 from nas.data import DATASETS, load_data
+from nas.latency.measure import timed_device
+from nas.latency.predictor import LatencyPredictor, conditions, load_predictor
 from nas.objectives import get_objectives
-from nas.pipeline import Job
+from nas.pipeline import Job, check_latency, latency_device
 from nas.results import make_constraints
 from nas.samplers import make_sampler
 from nas.space import SearchSpace
@@ -41,6 +43,7 @@ class Plan:
         threads: CPU threads of a trial.
         gpus_per_trial: share of a GPU, or several.
         time_budget_s: seconds after which no trial is begun or waited for.
+        predictor: of latencies, from a calibration file.
     """
 
     config: SearchConfig
@@ -51,6 +54,7 @@ class Plan:
     threads: int
     gpus_per_trial: float
     time_budget_s: float | None
+    predictor: LatencyPredictor | None = None
 
     @property
     def runs_dir(self) -> Path:
@@ -81,11 +85,21 @@ def make_plan(settings: Mapping[str, Any]) -> Plan:
     job = Job(data, config.train, config.latency, constraints, device, config.seed, config.merge, timeout_s, weights)
     if weights is not None:
         _check_weights(job, space)
+    check_latency(job)
     if not config.resume:
-        check_feasible(space, job)
+        check_feasible(space, job, job.meter())
     gpus = config.trials.gpus if config.trials.gpus is not None else float(device == "cuda")
     threads = max(1, int(config.trials.cpus))
-    return Plan(config, store, name, space, job, threads, gpus, time_budget_s)
+    return Plan(config, store, name, space, job, threads, gpus, time_budget_s, _predictor(job))
+
+
+def _predictor(job: Job) -> LatencyPredictor | None:
+    if job.latency.calibration is None:
+        return None
+    device = latency_device(job.latency, job.device)
+    shape, classes = job.data.input_shape, job.data.num_classes
+    here = conditions(job.latency, device, timed_device(job.latency, device), shape, classes, job.merge)
+    return load_predictor(user_path("latency.calibration", job.latency.calibration), here)
 
 
 def _anchored(config: SearchConfig) -> SearchConfig:
@@ -93,6 +107,7 @@ def _anchored(config: SearchConfig) -> SearchConfig:
     changes = {
         "runs_dir": str(user_path("runs_dir", config.runs_dir).resolve()),
         "data_root": str(user_path("data_root", config.data_root).resolve()),
+        "latency": _anchored_files(config.latency),
     }
     if config.weights:
         changes["weights"] = str(user_path("weights", config.weights).absolute())
@@ -101,6 +116,12 @@ def _anchored(config: SearchConfig) -> SearchConfig:
     if config.space not in space_names() and user_path("space", config.space).is_file():
         changes["space"] = str(user_path("space", config.space).absolute())
     return dataclasses.replace(config, **changes)
+
+
+def _anchored_files(config: LatencyConfig) -> LatencyConfig:
+    files = {"table": config.table, "calibration": config.calibration}
+    absolute = {key: str(user_path(f"latency.{key}", file).absolute()) for key, file in files.items() if file}
+    return dataclasses.replace(config, **absolute)
 
 
 def _resumed(settings: Mapping[str, Any]) -> SearchConfig:

@@ -89,7 +89,7 @@ class ProgressView:
         if record.accuracy is not None:
             words.append(f"accuracy {record.accuracy:.4f}")
         if record.cost is not None:
-            words += [f"{record.cost.latency_ms:8.3f} ms", f"{record.cost.params:>10,} params"]
+            words += [f"{record.cost.latency.median_ms:8.3f} ms", f"{record.cost.params:>10,} params"]
         if record.accuracy is not None:
             words.append(f"{record.train_s:6.1f} s" + ("  on the front" if record in front else ""))
         if record.reason:

@@ -9,11 +9,15 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 from ray import tune
 
 from nas.config import SearchConfig, first_line
+from nas.latency.measure import Variant, measure_interleaved
+from nas.latency.measurement import LatencyMeasurement
+from nas.latency.meter import Measure
 from nas.store import RunStore
 from nas.tune.plan import Plan
 from nas.tune.search_state import SearchState
@@ -115,13 +119,43 @@ def concurrency(plan: Plan) -> int:
     return min(trials.concurrent or int(fits), int(fits))
 
 
+def measuring_node() -> Measure | None:
+    """Measures on the cluster's nodes that declare the resource `latency`; None on one machine: it measures itself.
+
+    Raises:
+        ValueError: several nodes, and none declares it: their latencies cannot be compared.
+    """
+    if not ray.cluster_resources().get("latency"):
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        if nodes > 1:
+            raise ValueError(
+                f"the cluster has {nodes} nodes and none declares where latencies are measured: start nodes of a kind "
+                "with ray start --resources '{\"latency\": 1}'"
+            )
+        return None
+
+    def measure_there(variants: list[Variant], **how: Any) -> list[LatencyMeasurement]:
+        return ray.get(_measure_there.remote(variants, how))
+
+    return measure_there
+
+
+@ray.remote(num_cpus=0, resources={"latency": 1})
+def _measure_there(variants: list[Variant], how: dict[str, Any]) -> list[LatencyMeasurement]:
+    return measure_interleaved(variants, **how)
+
+
 def run_with_ray(plan: Plan, state: SearchState, store: RunStore) -> None:
     """Runs trials until the search is over; Ctrl-C or the time budget leave those in flight unjudged."""
     slots = concurrency(plan)
     # All workers are started at once; one by one, the first would take every short trial and the rest never start.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     trainable = tune.with_parameters(
-        ArchitectureTrainable, job=plan.job, weights_dir=str(store.path / "weights"), threads=plan.threads
+        ArchitectureTrainable,
+        job=plan.job,
+        weights_dir=str(store.path / "weights"),
+        threads=plan.threads,
+        measure_with=measuring_node(),
     )
     trainable = tune.with_resources(trainable, {"cpu": plan.config.trials.cpus, "gpu": plan.gpus_per_trial})
     tuner = tune.Tuner(

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+from nas.latency.measure import timed_device
 from nas.latency.memory import LatencyKey, LatencyMemory, latency_key
+from nas.latency.meter import Measure, Meter
+from nas.latency.predictor import conditions
 from nas.objectives import get_objectives
+from nas.pipeline import latency_device
 from nas.results import Run
 from nas.store import RunStore
 from nas.tune.environment import describe_environment
 from nas.tune.finish import finish
+from nas.tune.forecast import Forecast
 from nas.tune.inline import run_inline
 from nas.tune.plan import Plan, make_plan
 from nas.tune.progress import ProgressView
 from nas.tune.search_state import SearchState
 from nas.tune.study import Study
 
-Executor = Callable[[SearchState, RunStore], None]
+
+class Executor(NamedTuple):
+    """What runs trials, and what measures elsewhere for them, if anything does."""
+
+    run: Callable[[Plan, SearchState, RunStore], None]
+    measure_with: Measure | None = None
 
 
 def run_search(verbose: bool = True, **settings: Any) -> Run:
@@ -41,21 +51,23 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
         view = stack.enter_context(ProgressView(plan.config, verbose))
         view.announce(plan.space, plan.job.data)
         # Whatever the executor needs is up before a run is made.
-        execute = stack.enter_context(_executor(plan, view))
+        executor = stack.enter_context(_executor(plan, view))
+        memory = LatencyMemory(plan.runs_dir)
+        plan, meter, device = _calmed(plan, executor, memory, view)
         store = _store(plan)
         stack.enter_context(store.locked())
         if plan.store is not None:
             store.reopen(plan.config)
         view.say(f"run {store.path}")
         try:
-            state = _state(plan, store, view)
-            execute(state, store)
+            state = _state(plan, store, memory, device, view)
+            executor.run(plan, state, store)
         except BaseException:
             store.discard_if_empty()
             raise
         assert state.over is not None
         try:
-            finish(store, plan.job, plan.config, state.over, view.say)
+            finish(store, plan.job, meter, plan.config, state.over, view.say)
         except KeyboardInterrupt:
             view.say(f"What was judged is kept in {store.path}; run={store.name} resume=true finishes it.")
             raise
@@ -67,16 +79,33 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
 @contextlib.contextmanager
 def _executor(plan: Plan, view: ProgressView) -> Iterator[Executor]:
     if plan.config.trials.executor == "inline":
-        yield functools.partial(run_inline, plan)
+        yield Executor(run_inline)
         return
-    from nas.tune.ray_executor import concurrency, ray_session, run_with_ray
+    from nas.tune.ray_executor import concurrency, measuring_node, ray_session, run_with_ray
 
     wanted = plan.config.ray.dashboard
     with ray_session(plan.config, sys.stdout.isatty() if wanted is None else wanted) as dashboard:
         concurrency(plan)
         if dashboard:
             view.say(f"Ray dashboard: http://{dashboard}")
-        yield functools.partial(run_with_ray, plan)
+        yield Executor(run_with_ray, measuring_node())
+
+
+def _calmed(plan: Plan, executor: Executor, memory: LatencyMemory, view: ProgressView) -> tuple[Plan, Meter, str]:
+    """The plan with what the reference network takes on the device, a meter that knows it, and the device."""
+    meter = dataclasses.replace(plan.job.meter(), measure_with=executor.measure_with)
+    if plan.job.latency.backend == "table":
+        return plan, meter, timed_device(plan.job.latency, meter.device)
+    reference = meter.reference()
+    threads = plan.job.latency.threads
+    usual_ms = memory.remember_reference(reference.device, threads, reference.median_ms)
+    off = reference.median_ms / usual_ms - 1
+    if abs(off) > plan.job.latency.tolerance:
+        view.say(
+            f"This machine is not as usual: the reference network's time is {off:+.1%} off. Latencies are flagged."
+        )
+    job = dataclasses.replace(plan.job, reference_ms=usual_ms)
+    return dataclasses.replace(plan, job=job), dataclasses.replace(meter, reference_ms=usual_ms), reference.device
 
 
 def _store(plan: Plan) -> RunStore:
@@ -86,11 +115,18 @@ def _store(plan: Plan) -> RunStore:
     return plan.store
 
 
-def _state(plan: Plan, store: RunStore, view: ProgressView) -> SearchState:
-    config, data = plan.config, plan.job.data
-    study = Study(plan.space, get_objectives(config.objectives), plan.job.constraints, config.sampler, config.seed)
+def _state(plan: Plan, store: RunStore, memory: LatencyMemory, device: str, view: ProgressView) -> SearchState:
+    config, job = plan.config, plan.job
+    study = Study(plan.space, get_objectives(config.objectives), job.constraints, config.sampler, config.seed)
+    where = latency_device(job.latency, job.device)
+
+    shape, classes = job.data.input_shape, job.data.num_classes
 
     def key(deploy_id: str) -> LatencyKey:
-        return latency_key(deploy_id, data.input_shape, data.num_classes, config.merge, config.latency, plan.job.device)
+        return latency_key(deploy_id, shape, classes, job.merge, job.latency, where, device)
 
-    return SearchState(config, store, study, LatencyMemory(plan.runs_dir), key, plan.time_budget_s, view.watch)
+    # Predictions spare measurements of what is too slow, so without such a limit there is no use for them.
+    limited = any(each.name == "latency_ms" for each in job.constraints)
+    measured_in = conditions(job.latency, where, device, shape, classes, job.merge)
+    forecast = Forecast(measured_in, plan.predictor) if limited else None
+    return SearchState(config, store, study, memory, key, plan.time_budget_s, view.watch, forecast)

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from nas.architecture import Architecture
 from nas.config import SearchConfig
-from nas.latency.memory import LatencyKey, LatencyMemory, RememberedLatency
+from nas.latency.memory import LatencyKey, LatencyMemory
+from nas.pipeline import Known
 from nas.store import RunStore
-from nas.trial import Ended, EpochEnded, Event, Priced, TrialRecord, TrialState, records_of, unfinished
+from nas.trial import Ended, EpochEnded, Event, Priced, Reading, TrialRecord, TrialState, records_of, unfinished
+from nas.tune.forecast import Forecast
 from nas.tune.study import Study, Suggestion, as_proposal
 
 INFEASIBLE_PER_TRAINED = 20  # infeasible trials allowed for each trial of the budget
@@ -23,7 +26,7 @@ class Assignment:
     trial: int
     architecture: dict[str, Any]
     arch_id: str
-    remembered: RememberedLatency | None
+    known: Known
 
 
 class SearchState:
@@ -44,9 +47,10 @@ class SearchState:
         latency_key: Callable[[str], LatencyKey],
         time_budget_s: float | None,
         watch: Callable[[Event, SearchState], None],
+        forecast: Forecast | None = None,
     ) -> None:
         self._config, self._store, self._study = config, store, study
-        self._memory, self._latency_key, self._watch = memory, latency_key, watch
+        self._memory, self._latency_key, self._watch, self._forecast = memory, latency_key, watch, forecast
         self._ends_at = None if time_budget_s is None else time.monotonic() + time_budget_s
         self.over: str | None = None
         events = store.events()
@@ -55,6 +59,9 @@ class SearchState:
         self._next_trial = 1 + max((event.trial for event in events), default=-1)
         self._live: dict[int, tuple[Suggestion, list[Event]]] = {}
         study.restore(self.records)
+        for record in self.records:
+            if record.cost is not None:
+                self._learn(record.architecture, record.cost.latency)
         study.open_journal(store.path / "study.log", store.name, self.records)
         self._seen = {record.architecture.arch_id for record in self.records}
         self._seen |= {proposal.arch_id for proposal in self._to_repeat}
@@ -102,8 +109,8 @@ class SearchState:
         suggestion, events = self._live[event.trial]
         events.append(event)
         if isinstance(event, Priced):
-            latency = RememberedLatency(event.latency_ms, event.latency_iqr_ms)
-            self._memory.remember(self._latency_key(suggestion.architecture.deploy_id), latency)
+            self._memory.remember(self._latency_key(suggestion.architecture.deploy_id), event.latency)
+            self._learn(suggestion.architecture, event.latency)
         if isinstance(event, Ended):
             (record,) = records_of(events)
             del self._live[event.trial]
@@ -129,5 +136,14 @@ class SearchState:
         if not repeated:
             self._store.append(proposal)
         self._watch(proposal, self)
-        remembered = self._memory.get(self._latency_key(proposal.deploy_id))
-        return Assignment(proposal.trial, proposal.architecture, proposal.arch_id, remembered)
+        return Assignment(proposal.trial, proposal.architecture, proposal.arch_id, self._known(suggestion.architecture))
+
+    def _known(self, arch: Architecture) -> Known:
+        remembered = self._memory.get(self._latency_key(arch.deploy_id))
+        if remembered is not None or self._forecast is None:
+            return Known(remembered)
+        return Known(predicted=self._forecast.predict(arch))
+
+    def _learn(self, arch: Architecture, reading: Reading) -> None:
+        if self._forecast is not None:
+            self._forecast.learn(arch, reading)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -31,12 +32,11 @@ class StateSearcher(Searcher):
         assignment = self._state.next_trial()
         if assignment is None:
             return Searcher.FINISHED if self._state.over else None
-        remembered = assignment.remembered
         return {
             "trial": assignment.trial,
             "arch_id": assignment.arch_id,
             "architecture": json.dumps(assignment.architecture),
-            "remembered": [remembered.median_ms, remembered.iqr_ms] if remembered else None,
+            "known": json.dumps(dataclasses.asdict(assignment.known)),
         }
 
     def __getstate__(self) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
 from collections.abc import Generator
 from functools import partial
@@ -13,8 +15,8 @@ from ray import tune
 
 from nas.architecture import architecture_from_json
 from nas.deploy import save_weights
-from nas.latency.memory import RememberedLatency
-from nas.pipeline import Job, judge
+from nas.latency.meter import Measure
+from nas.pipeline import Job, judge, known_from_dict
 from nas.trial import Ended, EpochEnded, Event, event_to_dict
 
 REPORT_EVERY_S = 2.0
@@ -28,11 +30,12 @@ class ArchitectureTrainable(tune.Trainable):
     """
 
     def setup(  # pyright: ignore[reportIncompatibleMethodOverride]  # Ray's with_parameters adds the rest
-        self, config: dict[str, Any], job: Job, weights_dir: str, threads: int
+        self, config: dict[str, Any], job: Job, weights_dir: str, threads: int, measure_with: Measure | None
     ) -> None:
         """Called once an actor: keeps the data where it is trained on, then begins the first trial."""
         torch.set_num_threads(threads)
         self._job = job.on_device()
+        self._meter = dataclasses.replace(self._job.meter(), measure_with=measure_with)
         self._weights_dir = Path(weights_dir)
         self._begin(config)
 
@@ -57,12 +60,12 @@ class ArchitectureTrainable(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         trial = int(config["trial"])
-        remembered = config["remembered"]
         weights = self._weights_dir / f"{trial}.safetensors"
         self._events: Generator[Event, None, None] = judge(
             trial,
             architecture_from_json(config["architecture"]),
             self._job,
-            RememberedLatency(*remembered) if remembered else None,
-            keep=partial(save_weights, file=weights),
+            known_from_dict(json.loads(config["known"])),
+            partial(save_weights, file=weights),
+            self._meter,
         )

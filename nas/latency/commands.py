@@ -1,0 +1,143 @@
+"""What `python -m nas.latency` does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from nas.architecture import Architecture
+from nas.config import CalibrateConfig, LayersConfig, MeasureConfig, TargetConfig
+from nas.data import load_data
+from nas.latency.backends import backend_for
+from nas.latency.calibrate import calibrate, distinct, report
+from nas.latency.machine import fingerprint
+from nas.latency.measure import check_threads, device_named, timed_device
+from nas.latency.measurement import Shape
+from nas.latency.meter import Meter
+from nas.latency.predictor import conditions
+from nas.latency.side_by_side import Row, forms_of, installed_backends, side_by_side
+from nas.latency.table import NETWORK, layers_of, write_table
+from nas.networks.builder import build
+from nas.space_file import load_architecture, load_space, space_names
+
+WIDTH_WITHOUT_TERMINAL = 120
+
+
+def run_measure(config: MeasureConfig) -> None:
+    """Prints a network's latency in train form, folded and fused, on each runtime.
+
+    Raises:
+        ValueError: see `nas.latency.measure.measure`; or an architecture that is none.
+    """
+    if not config.arch:
+        raise ValueError("arch is missing; allowed: architecture.json, a space's YAML or name, a network of zoo/")
+    device = _device(config)
+    check_threads(config.latency)
+    backends = config.backends or installed_backends(config.latency, device)
+    for name in backends:
+        backend_for(replace(config.latency, backend=name), device)
+    arch = _architecture(config.arch, config.seed)
+    shape, classes = _images(config)
+    meter = Meter(config.latency, shape, device)
+    forms = forms_of(arch, classes, meter, config.merge)
+    rows = list(side_by_side(forms, config.latency, backends, shape, device))
+    terminal = Console()
+    console = terminal if terminal.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
+    how = f"{config.latency.threads} threads, batch of {config.latency.batch_size}, {'x'.join(map(str, shape))}"
+    console.print(f"{fingerprint(device)}: {how}", highlight=False)
+    console.print(_table(rows))
+    for problem in dict.fromkeys(row.problem for row in rows if row.problem):
+        console.print(problem, highlight=False, markup=False, soft_wrap=True)
+
+
+def run_calibrate(config: CalibrateConfig, out: Path) -> None:
+    """Measures networks of a space, writes a calibration file and prints how good it is.
+
+    Raises:
+        ValueError: see `nas.latency.calibrate.calibrate`; or a space or data set that is none.
+    """
+    device = _device(config)
+    check_threads(config.latency)
+    space = load_space(config.space)
+    shape, classes = _images(config)
+    where = conditions(config.latency, device, timed_device(config.latency, device), shape, classes, config.merge)
+    meter = Meter(config.latency, shape, device)
+    found = calibrate(space, where, meter, (config.networks, config.held_out), config.seed, print)
+    found.predictor.save(out)
+    print("\n".join(report(found)))
+    print(f"Calibration: {out}")
+    print(f"Next: python -m nas.search space={config.space} latency.calibration={out}")
+
+
+def run_layers(config: LayersConfig, out: Path) -> None:
+    """Measures the layers of a space's networks one by one and writes them as a table for `latency.backend=table`.
+
+    Raises:
+        ValueError: see `run_calibrate`.
+    """
+    device = _device(config)
+    check_threads(config.latency)
+    space = load_space(config.space)
+    shape, classes = _images(config)
+    meter = Meter(config.latency, shape, device)
+    layers: dict[str, tuple[nn.Module, Shape, int]] = {}
+    for arch in distinct(space, config.networks, config.seed):
+        deployed = build(arch, num_classes=classes, input_shape=shape, form="deploy")
+        layers |= layers_of(meter.merged(deployed, config.merge).network, shape)
+    print(f"measuring {len(layers)} layers of {config.networks} networks of space {space.name}")
+    table = {NETWORK: meter.nothing_ms()}
+    table |= {name: meter.layer_ms(module, entering) for name, (module, entering, _) in layers.items()}
+    write_table(out, table)
+    print(f"Table: {out}")
+    print(f"Next: python -m nas.search space={config.space} latency.backend=table latency.table={out}")
+
+
+def _device(config: TargetConfig) -> str:
+    kind = config.latency.device
+    return device_named(kind if kind != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _architecture(source: str, seed: int) -> Architecture:
+    """A network by itself, or of a space of many a sample."""
+    if source in space_names():
+        return load_space(source).sample(seed)
+    return load_architecture(source)
+
+
+def _images(config: TargetConfig) -> tuple[Shape, int]:
+    """Shape (C, H, W) of the images, and how many classes there are."""
+    if config.input is None:
+        data = load_data(config.data, config.data_root, 0.25, 0)
+        return data.input_shape, data.num_classes
+    sizes = config.input.lower().split("x")
+    if len(sizes) != 3 or not all(size.isdigit() and int(size) > 0 for size in sizes):
+        raise ValueError(f"input={config.input} is not allowed; allowed: CxHxW, e.g. 3x32x32")
+    channels, height, width = map(int, sizes)
+    return (channels, height, width), config.classes
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(title="Latency, ms", title_justify="left")
+    for name in ("runtime", "form", "median", "95 % interval", "over fused", "note"):
+        table.add_column(name, justify="left" if name in ("runtime", "form", "note") else "right")
+    fused = {row.backend: row.measured for row in rows if row.form == "fused"}
+    for row in rows:
+        base = fused[row.backend]
+        if row.measured is None or base is None:
+            table.add_row(row.backend, row.form, "-", "-", "-", "cannot run it")
+            continue
+        low, high = row.measured.interval_ms
+        table.add_row(
+            row.backend,
+            row.form,
+            f"{row.measured.median_ms:.4f}",
+            f"{low:.4f} to {high:.4f}",
+            f"{row.measured.median_ms / base.median_ms:.2f}",
+            row.measured.doubt,
+        )
+    return table

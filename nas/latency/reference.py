@@ -1,0 +1,53 @@
+"""The reference network: timed beside every other one, it tells a slower network from a slower machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from nas.config import LatencyConfig
+from nas.latency.backends import LATENCY_BACKENDS
+from nas.latency.prepared import Prepared
+
+REFERENCE_SHAPE = (3, 32, 32)
+
+
+@contextlib.contextmanager
+def reference(config: LatencyConfig, device: str) -> Iterator[Prepared]:
+    """The reference network, ready on a device; in the device's usual runtime, whatever else is timed."""
+    name = "onnxruntime" if device == "cpu" else "torch"
+    usual = replace(config, backend=name, batch_size=1, dtype="float32", memory_format="contiguous")
+    network, images = reference_network().to(device), batch_of_noise(REFERENCE_SHAPE, 1, device)
+    with LATENCY_BACKENDS[name].prepare(network, images, usual) as ready:
+        yield ready
+
+
+def batch_of_noise(input_shape: tuple[int, int, int], batch_size: int, device: str) -> torch.Tensor:
+    """Images (batch_size, C, H, W): noise, since zeros make denormals and sparse short cuts look like speed."""
+    return torch.randn(batch_size, *input_shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def reference_network() -> nn.Module:
+    """A small network of the usual layers, the same for ever: its readings are compared over years."""
+    with torch.device("meta"):  # initial numbers would be drawn from the global generator
+        network = nn.Sequential(
+            nn.Conv2d(3, 32, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, 1, 1),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 5, 2, 2, groups=64),
+            nn.ReLU(),
+            nn.Conv2d(64, 128, 1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(128, 10),
+        )
+    network.to_empty(device="cpu")
+    for parameter in network.parameters():
+        fan_in = max(1, parameter[0].numel())
+        parameter.data = torch.linspace(-1, 1, parameter.numel()).reshape(parameter.shape) / fan_in
+    return network.eval()

@@ -1,0 +1,104 @@
+"""PyTorch as a runtime: eager, and compiled by inductor."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import statistics
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nas.config import LatencyConfig
+from nas.latency.prepared import CUDA_EVENTS, Prepared, cuda_clock, host_clock, not_supported
+
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+TRIALS_OF_A_FORMAT = 15
+
+
+@contextlib.contextmanager
+def torch_eager(network: nn.Module, batch: Tensor, config: LatencyConfig) -> Iterator[Prepared]:
+    """Eager PyTorch; on CUDA as a graph, if so configured. The memory format is the faster one unless given."""
+    with _threads(config.threads), torch.inference_mode():
+        yield _fastest([_eager(network, batch, config, each) for each in _formats(config)])
+
+
+@contextlib.contextmanager
+def torch_compile(network: nn.Module, batch: Tensor, config: LatencyConfig) -> Iterator[Prepared]:
+    """Compiled by inductor, weights frozen; on CUDA its graphs, if so configured."""
+    # Inductor lays convolutions out as it finds best.
+    memory_format = "contiguous" if config.memory_format == "auto" else config.memory_format
+    graphs = {"triton.cudagraphs": config.cuda_graphs} if batch.is_cuda else {}
+    with _threads(config.threads), torch.inference_mode():
+        placed, images = _placed(network, batch, memory_format)
+        compiled = torch.compile(placed, dynamic=False, options={"freezing": True, **graphs})
+        try:
+            compiled(images)
+        except Exception as error:  # inductor and the compiler behind it raise their own kinds
+            raise not_supported("torch_compile", error) from None
+        try:
+            yield _timed(compiled, images, config, memory_format)
+        finally:
+            torch.compiler.reset()
+
+
+def _eager(network: nn.Module, batch: Tensor, config: LatencyConfig, memory_format: str) -> Prepared:
+    placed, images = _placed(network, batch, memory_format)
+    if not (batch.is_cuda and config.cuda_graphs):
+        return _timed(placed, images, config, memory_format)
+    # As PyTorch's notes on CUDA graphs have it: warm up on a side stream, then capture.
+    side = torch.cuda.Stream(batch.device)
+    side.wait_stream(torch.cuda.current_stream(batch.device))
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            placed(images)
+    torch.cuda.current_stream(batch.device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        logits = placed(images)
+
+    def replay(_images: Tensor) -> Tensor:
+        graph.replay()
+        return logits
+
+    return _timed(replay, images, config, memory_format)
+
+
+def _timed(call: Callable[[Tensor], Tensor], images: Tensor, config: LatencyConfig, memory_format: str) -> Prepared:
+    def logits() -> np.ndarray:
+        return call(images).cpu().numpy()
+
+    if not images.is_cuda:
+        return Prepared(logits, host_clock(lambda: call(images)), memory_format)
+    clock = cuda_clock(lambda: call(images), images.device, config.flush_l2)
+    return Prepared(logits, clock, memory_format, CUDA_EVENTS)
+
+
+def _placed(network: nn.Module, batch: Tensor, memory_format: str) -> tuple[nn.Module, Tensor]:
+    how = MEMORY_FORMATS[memory_format]
+    return copy.deepcopy(network).to(memory_format=how), batch.contiguous(memory_format=how)
+
+
+def _formats(config: LatencyConfig) -> list[str]:
+    return list(MEMORY_FORMATS) if config.memory_format == "auto" else [config.memory_format]
+
+
+def _fastest(ready: list[Prepared]) -> Prepared:
+    """The one with the least median of a few repeats, interleaved after as many to warm up."""
+    if len(ready) == 1:
+        return ready[0]
+    times = [[each.time_once() for each in ready] for _ in range(2 * TRIALS_OF_A_FORMAT)][TRIALS_OF_A_FORMAT:]
+    medians = [statistics.median(column) for column in zip(*times, strict=True)]
+    return ready[medians.index(min(medians))]
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
