@@ -6,14 +6,13 @@ For each runtime, number of threads and batch size, all forms of all networks ar
 measurement, so that the machine's mood is the same for all; ratios are of medians. The networks are nine blocks of 32
 channels on 32x32: `reducenet` (expansion 4), `rep` (RepVGG's branches), `mobile` (inverted residuals, expansion 6), and
 `runs`, reduce blocks of which two of three are linear, for mergers. The roofline is the rate of multiply-adds of this
-machine's own matrix product: the share of it says how much of the processor the fused network uses.
+machine's fastest matrix product: the share of it says how much of the processor the fused network uses.
 """
 
 from __future__ import annotations
 
 import csv
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -28,6 +27,7 @@ from nas.architecture import Architecture
 from nas.blocks import Block, Classifier, Conv, InvertedResidual, Reduce
 from nas.config import LatencyConfig
 from nas.cost import count
+from nas.latency.backends import LATENCY_BACKENDS
 from nas.latency.lane import Lane
 from nas.latency.machine import cores, fingerprint
 from nas.latency.measure import Variant, device_named, measure_interleaved
@@ -37,7 +37,7 @@ from nas.networks.builder import build
 
 CLASSES, CHANNELS, BLOCKS = 10, 32, 9
 PLANS = ("none", "macs", "all", "latency")
-GEMM = 1024  # rows and columns of the matrix product
+GEMM = (256, 512, 1024)  # rows and columns of the matrix products
 
 
 @dataclass(frozen=True)
@@ -147,22 +147,16 @@ def measured(settings: Settings, backend: str, threads: int, batch: int, peak: f
 
 
 def peak_macs_per_s(threads: int, device: str) -> float:
-    """Multiply-adds in a second of this machine's own matrix product: the best of 20."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    left, right = torch.randn(2, GEMM, GEMM, device=device)
-    best = float("inf")
-    try:
-        with Lane().measuring(device_named(device)):
-            for _ in range(20):
-                start = time.perf_counter()
-                left @ right
-                if device != "cpu":
-                    torch.cuda.synchronize()
-                best = min(best, time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(before)
-    return GEMM**3 / best
+    """Multiply-adds in a second of the fastest matrix product of this machine's runtimes and three sizes."""
+    best, where = 0.0, device_named(device)
+    for size in GEMM:
+        network = nn.Sequential(nn.Flatten(), nn.Linear(size, size)).to(device).eval()
+        batch = torch.randn(size, size, 1, 1, device=device)
+        for backend in ("torch", "onnxruntime") if device == "cpu" else ("torch",):
+            config = LatencyConfig(backend=backend, threads=threads, memory_format="contiguous")
+            with LATENCY_BACKENDS[backend].prepare(network, batch, config) as ready, Lane().measuring(where):
+                best = max(best, size**3 / min(ready.time_once() for _ in range(30)) * 1e3)
+    return best
 
 
 def ratios(rows: list[Row]) -> pd.DataFrame:

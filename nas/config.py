@@ -52,7 +52,9 @@ class LatencyConfig:
     dtype: str = _key("float32", "int8: statically quantized, accuracy included", options=("float32", "int8"))
     memory_format: str = _key("auto", "of torch; auto: the faster one", options=("auto", "contiguous", "channels_last"))
     tolerance: float = _key(0.02, "half the 95 % interval over the median that is good enough", above=0, high=1)
-    limit_s: float = _key(3.0, "longest time of a measurement; what is not good enough then is flagged", "s", above=0)
+    limit_s: float = _key(
+        3.0, "longest time of a measurement; what is not good enough then is flagged", "s", above=0, high=3600
+    )
     cuda_graphs: bool = _key(True, "torch on CUDA: replay a graph")
     flush_l2: bool = _key(False, "CUDA: empty the L2 cache between repeats")
     table: str | None = _key(None, "for backend=table: latencies of another device, by layer (CSV)")

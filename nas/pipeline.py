@@ -27,6 +27,7 @@ from nas.latency.backends import backend_for
 from nas.latency.lane import Lane
 from nas.latency.measure import check_threads, device_named
 from nas.latency.meter import Merged, Meter, reading_of
+from nas.latency.table import table_of
 from nas.networks.builder import build
 from nas.networks.fusing import fuse
 from nas.networks.merging import MergePlan, apply_merges
@@ -148,7 +149,8 @@ def judge(trial: int, arch: Architecture, job: Job, known: Known, keep: Keep, me
 
 
 def _judge(trial: int, arch: Architecture, job: Job, known: Known, keep: Keep, meter: Meter) -> Events:
-    check_time, lane = deadline(job.timeout_s), meter.lane
+    lane = meter.lane
+    check_time = deadline(job.timeout_s, lambda: lane.waited_s)
     cost, shipped, spent_s = price(arch, job, known, meter)
     yield Priced(trial, cost.params, cost.macs, cost.latency, *spent_s)
     broken = broken_constraint(cost, job.constraints)
@@ -226,10 +228,12 @@ def check_latency(job: Job) -> None:
     """Holds how latencies are to be measured against this machine.
 
     Raises:
-        ValueError: a runtime that is not installed or does not run there, or more threads than cores.
+        ValueError: a runtime that is not installed or does not run there, more threads than cores, a bad table.
     """
     backend_for(job.latency, latency_device(job.latency, job.device))
     check_threads(job.latency)
+    if job.latency.backend == "table":
+        table_of(job.latency)
 
 
 def latency_device(config: LatencyConfig, train_device: str) -> str:

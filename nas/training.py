@@ -114,12 +114,15 @@ def evaluate(network: nn.Module, data: ImageData, images: Images, batch_size: in
     return float(correct) / len(images.y)
 
 
-def deadline(limit_s: float | None) -> Callable[[], None]:
-    """A function that raises `TimedOut` once `limit_s` seconds have passed from now; never without a limit."""
-    start = time.monotonic()
+def deadline(limit_s: float | None, waited_s: Callable[[], float] = lambda: 0.0) -> Callable[[], None]:
+    """A function that raises `TimedOut` once `limit_s` seconds have passed from now; never without a limit.
+
+    `waited_s` says how long one has waited for others so far, which does not count.
+    """
+    start = time.monotonic() - waited_s()
 
     def check() -> None:
-        if limit_s is not None and time.monotonic() - start > limit_s:
+        if limit_s is not None and time.monotonic() - waited_s() - start > limit_s:
             raise TimedOut(f"timeout: longer than trials.timeout={limit_s:g} s")
 
     return check

@@ -1,9 +1,14 @@
 """Fixtures that several test files ask for by name."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+from nas.config import LatencyConfig
+from nas.latency import sampling
+from nas.latency.lane import Lane
 
 
 @pytest.fixture(scope="module")
@@ -13,3 +18,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def lane(tmp_path: Path) -> Lane:
+    """A place in a quiet lane that is the test's alone."""
+    return Lane(folder=tmp_path / "lane")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> LatencyConfig:
+    """Measurements by real runs, few of them, whatever the machine does."""
+    monkeypatch.setattr(sampling, "ROUND_S", 0.001)
+    monkeypatch.setattr(sampling, "WARM_UP_BLOCK_S", 0.001)
+    return LatencyConfig(tolerance=1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from nas.space import SearchSpace
 from nas.space_file import load_space
+from nas.trial import Reading
 
 HEAD = "head: [{block: classifier}]\n"
 
@@ -62,3 +64,8 @@ def assert_refused(path: Path, parts: list[str]) -> None:
 def space_of(folder: Path, text: str) -> SearchSpace:
     """The space that a YAML text describes."""
     return load_space(write_space(folder, text))
+
+
+def reading(median_ms: float, iqr_ms: float = 0.125, **more: Any) -> Reading:
+    """A measured latency without doubt."""
+    return Reading(median_ms, iqr_ms, median_ms, median_ms, **more)

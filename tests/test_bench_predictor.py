@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.bench_predictor import Settings, counts, from_words, load, one_hot, twins, vocabularies
+from analysis.bench_predictor import Settings, counts, load, one_hot, twins, vocabularies
 from analysis.bench_predictor import run as run_benchmark
+from analysis.settings import from_words
 
 DATA_ROOT = os.environ.get("NAS_DATA_ROOT")
 needs_tables = pytest.mark.skipif(not DATA_ROOT, reason="NAS_DATA_ROOT is not set: no table of latencies at hand")
@@ -87,7 +88,7 @@ def test_bad_input_gets_one_line(table, tmp_path, change, words):
     settings = {"table": table, "choices": "[a,b,c]", "latency": "ms", "train": 40, "out": tmp_path / "out.csv"}
     given = [f"{key}={value}" for key, value in (settings | change).items()]
     with pytest.raises(ValueError, match=r"^[^\n]+$") as raised:
-        run_benchmark(from_words(given))
+        run_benchmark(from_words(given, Settings))
     assert words in str(raised.value)
     assert not list(tmp_path.iterdir())
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import nas
+from nas.config import LatencyConfig
 from tests.searching import small_search
 
 pytestmark = [
@@ -25,6 +26,7 @@ def test_ray_gives_each_trial_its_share_of_the_gpu(tmp_path):
 
 def test_latency_on_cuda_is_that_of_a_finished_batch():
     network = nas.build(nas.load_space("tiny").sample(0), num_classes=10, input_shape=(3, 32, 32), form="deploy")
-    small = nas.measure(network, (3, 32, 32), batch_size=1, device="cuda")
-    large = nas.measure(network, (3, 32, 32), batch_size=8192, device="cuda")
+    small = nas.measure(network, LatencyConfig(device="cuda", batch_size=1))
+    large = nas.measure(network, LatencyConfig(device="cuda", batch_size=8192))
     assert large.median_ms > small.median_ms > 0
+    assert (small.backend, small.clock, small.device) == ("torch", "CUDA events", torch.cuda.get_device_name())

@@ -90,6 +90,16 @@ def test_a_model_survives_json(rows):
         np.testing.assert_allclose(getattr(restored.predict(x), name), expected, rtol=1e-9)
 
 
+def test_columns_are_trusted_to_be_costs_where_they_are():
+    def table(seed: int) -> tuple[np.ndarray, np.ndarray]:
+        random = np.random.default_rng(seed)
+        x = random.uniform(0, 1, (60, 100)) * np.geomspace(100, 0.01, 100)
+        return x, x @ np.random.default_rng(5).uniform(0.5, 2, 100)
+
+    new, true = table(1)
+    assert np.median(relative(fit(*table(0)).predict(new).median_ms, true)) < 0.01
+
+
 @pytest.mark.parametrize("noise", [0.02, 0.2])
 def test_intervals_hold_nine_in_ten(noise):
     inside = []

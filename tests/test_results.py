@@ -15,6 +15,7 @@ from nas.results import write_results as write
 from nas.store import RunStore
 from nas.trial import Cost, Ended, Priced, Proposed, Remeasured, Started, TrialRecord, TrialState
 from nas.trial import Tested as WasTested
+from tests.helpers import reading
 
 TWO, THREE = ("error", "latency_ms"), ("error", "latency_ms", "params")
 SPACE = "head: [{block: classifier}]\n"
@@ -39,7 +40,7 @@ def record(trial, error=0.5, latency_ms=1.0, params=100, macs=1000, state=TrialS
         choices={},
         state=state,
         accuracy=1 - error,
-        cost=Cost(params, macs, latency_ms, 0.125),
+        cost=Cost(params, macs, reading(latency_ms)),
         **more,
     )
 
@@ -161,9 +162,20 @@ def some_records():
             record(0, 0.25, 2.0, epochs=3, train_s=1.5, train_params=400, remeasured=True, test_accuracy=0.5),
             choices={"depth": 2, "block": "basic"},
         ),
-        dataclasses.replace(record(1, 0.5, 1.0, epochs=3, train_s=2.5, train_params=300), choices={"block": "conv"}),
+        dataclasses.replace(
+            record(1, 0.5, 1.0, epochs=3, train_s=2.5, train_params=300),
+            choices={"block": "conv"},
+            cost=Cost(100, 1000, reading(1.0, doubt="it drifts")),
+        ),
         record(2, 0.5, 3.0),
-        TrialRecord(3, architecture(16), {}, TrialState.INFEASIBLE, "too large", cost=Cost(10**6, 10**9, 9.0, 0.5)),
+        TrialRecord(
+            3,
+            architecture(16),
+            {},
+            TrialState.INFEASIBLE,
+            "too large",
+            cost=Cost(10**6, 10**9, reading(9.0, source="predicted")),
+        ),
         TrialRecord(4, architecture(), {}, TrialState.FAILED, "diverged"),
     ]
 
@@ -172,7 +184,17 @@ def dtypes(table):
     return {name: str(table[name].dtype) for name in COLUMNS}
 
 
-FLOATS = ("accuracy", "error", "latency_ms", "latency_iqr_ms", "train_s", "test_accuracy")
+FLOATS = (
+    "accuracy",
+    "error",
+    "latency_ms",
+    "latency_iqr_ms",
+    "latency_low_ms",
+    "latency_high_ms",
+    "train_s",
+    "waited_s",
+    "test_accuracy",
+)
 
 
 def test_the_table_has_one_row_a_trial_and_the_promised_columns_first():
@@ -193,6 +215,8 @@ def test_the_table_says_what_the_records_say():
     assert table["on_front"].tolist() == [True, True, False, False, False]
     assert table["error"].tolist()[:3] == [0.25, 0.5, 0.5]
     assert table["latency_ms"].tolist()[:4] == [2.0, 1.0, 3.0, 9.0]
+    assert table["latency_source"].tolist() == ["measured"] * 3 + ["predicted", ""]
+    assert table["latency_doubt"].tolist() == ["", "it drifts", "", "", ""]
     assert table["params"].tolist()[:4] == [100, 100, 100, 10**6]
     assert table["macs"].tolist()[3] == 10**9
     assert table["arch_id"].tolist()[3] == architecture(16).arch_id != table["arch_id"].tolist()[0]
@@ -293,10 +317,10 @@ def fill(store):
         arch = architecture(8 * (trial + 1))
         choices = {"stem.out_channels": 8 * (trial + 1), "note": "a, b\nc"}
         store.append(Proposed(trial, arch.to_dict(), arch.arch_id, arch.deploy_id, choices))
-        store.append(Priced(trial, 100, 1000, latency, 0.125, remembered=False))
+        store.append(Priced(trial, 100, 1000, reading(latency)))
         store.append(Started(trial, 400))
         store.append(Ended(trial, TrialState.COMPLETED, "", accuracy, 2, 1.5))
-    store.append(Remeasured(1, 2.5, 0.25))
+    store.append(Remeasured(1, reading(2.5)))
     store.append(WasTested(0, 0.625))
 
 

@@ -14,7 +14,7 @@ import analysis
 import nas
 from nas.data import load_data
 from nas.training import Diverged
-from tests.searching import events_of, proposals_of, small_search
+from tests.searching import events_of, proposals_of, quick_latency, small_search
 
 ORDER = ["proposed", "priced", "started", "rung", "ended"]
 
@@ -127,7 +127,7 @@ def test_same_seed_same_architectures_by_macs(tmp_path):
 def test_same_seed_same_architectures_by_remembered_latency(tmp_path):
     runs = [small_search(tmp_path, run=name, budget=14) for name in "ab"]
     assert proposals_of(runs[0]) == proposals_of(runs[1])
-    assert all(event["remembered"] for event in events_of(runs[1]) if event["event"] == "priced")
+    assert all(event["latency"]["source"] == "remembered" for event in events_of(runs[1]) if event["event"] == "priced")
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
@@ -225,7 +225,7 @@ def test_resuming_continues_rebuilds_the_journal_and_keeps_old_trials(run, tmp_p
     shutil.copytree(run.path, copied)
     (copied / "study.log").write_text("torn{")
     with (copied / "events.jsonl").open("a") as file:
-        file.write('{"v": 1, "event": "prop')
+        file.write('{"v": 2, "event": "prop')
     before = analysis.load_run(copied)
     resumed = small_search(tmp_path, run="one", resume=True, budget=11)
     assert len(resumed.trials) == 11
@@ -249,7 +249,8 @@ def test_resuming_another_search_is_refused(run, tmp_path):
 
 
 def test_the_stored_configuration_runs_again_under_a_new_name(run, tmp_path):
-    again = nas.run_search(verbose=False, config=str(run.path / "config.yaml"), runs_dir=str(tmp_path), budget=2)
+    with quick_latency(tmp_path):
+        again = nas.run_search(verbose=False, config=str(run.path / "config.yaml"), runs_dir=str(tmp_path), budget=2)
     assert again.path.name != "one"
     assert again.path.parent == tmp_path
     assert proposals_of(again) == proposals_of(run)[:2]
@@ -283,7 +284,8 @@ def test_paths_are_kept_absolute_and_a_changed_space_is_not_resumed(tmp_path, mo
     run = small_search(tmp_path / "runs", run="own", space="own.yaml", data="own.npz", budget=1)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    again = nas.run_search(verbose=False, config=str(run.path / "config.yaml"), run="again")
+    with quick_latency(tmp_path):
+        again = nas.run_search(verbose=False, config=str(run.path / "config.yaml"), run="again")
     assert again.path == tmp_path / "runs" / "again"
     assert proposals_of(again) == proposals_of(run)
     own.write_text(own.read_text().replace("[8, 16]", "[8, 24]"))
@@ -304,9 +306,7 @@ def test_a_network_that_cannot_be_exported_costs_nobody_else_anything(tmp_path, 
         exported(model, directory)
 
     monkeypatch.setattr(finish, "export_model", broken_once)
-    run = nas.run_search(
-        space="tiny", budget=8, runs_dir=str(tmp_path), train={"epochs": 2}, trials={"executor": "inline"}
-    )
+    run = small_search(tmp_path, verbose=True, budget=8, train={"epochs": 2})
     models = {path.name for path in (run.path / "models").iterdir()}
     assert models == {str(trial) for trial in run.front["trial"]} - set(refused)
     assert "no such operator" in capsys.readouterr().out

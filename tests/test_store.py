@@ -5,8 +5,9 @@ import pytest
 from nas.architecture import architecture_from_dict
 from nas.command_line import make_config
 from nas.store import RunStore, check_new
-from nas.trial import Ended, Priced, Proposed, Rung, Started, TrialState
+from nas.trial import EVENT_VERSION, Ended, Priced, Proposed, Rung, Started, TrialState
 from nas.trial import Tested as WasTested
+from tests.helpers import reading
 
 SPACE = "head: [{block: classifier}]\n"
 CONFIG = make_config({"space": "tiny", "budget": 7, "train.epochs": 2, "objectives": ["error", "macs"], "run": "first"})
@@ -21,7 +22,7 @@ ARCHITECTURE = architecture_from_dict(
 )
 EVENTS = [
     Proposed(0, ARCHITECTURE.to_dict(), ARCHITECTURE.arch_id, ARCHITECTURE.deploy_id, {"name": "Größe", "depth": 2}),
-    Priced(0, 100, 2000, 1.5, 0.25, remembered=True),
+    Priced(0, 100, 2000, reading(1.5, source="remembered", merges=(("a", "b"),))),
     Started(0, 300),
     Rung(0, 2, 0.75, 0.5),
     Ended(0, TrialState.COMPLETED, "", 0.75, 2, 1.5),
@@ -210,7 +211,7 @@ def test_each_event_is_one_line_with_version_and_time(store):
     fill(store)
     lines = [json.loads(line) for line in log_of(store).read_text().splitlines()]
     assert [line["event"] for line in lines] == ["proposed", "priced", "started", "rung", "ended"]
-    assert {line["v"] for line in lines} == {1}
+    assert {line["v"] for line in lines} == {EVENT_VERSION}
     times = [line["time"] for line in lines]
     assert times == sorted(times)
     assert times[0] > 1.7e9
@@ -271,10 +272,10 @@ def test_mending_a_whole_log_changes_nothing(store):
         b"5",
         b"[]",
         b'{"v": 1, "ev',
-        b'{"v": 2, "event": "tested", "trial": 0, "test_accuracy": 0.5}',
-        b'{"v": 1, "event": "sneezed", "trial": 0}',
-        b'{"v": 1, "event": ["tested"], "trial": 0}',
-        b'{"v": 1, "event": "tested", "trial": 0}',
+        b'{"v": 1, "event": "tested", "trial": 0, "test_accuracy": 0.5}',
+        b'{"v": 2, "event": "sneezed", "trial": 0}',
+        b'{"v": 2, "event": ["tested"], "trial": 0}',
+        b'{"v": 2, "event": "tested", "trial": 0}',
         b"\xff\xfe",
     ],
     ids=repr,

@@ -12,6 +12,7 @@ from nas.trial import (
     EpochEnded,
     Priced,
     Proposed,
+    Reading,
     Remeasured,
     Rung,
     Started,
@@ -23,6 +24,7 @@ from nas.trial import (
     unfinished,
 )
 from nas.trial import Tested as WasTested
+from tests.helpers import reading
 
 ARCHITECTURE = architecture_from_dict(
     {
@@ -39,11 +41,11 @@ def proposed(trial=0, **choices):
 
 
 def priced(trial=0, latency_ms=1.5):
-    return Priced(trial, 1000, 20_000, latency_ms, 0.125, remembered=False)
+    return Priced(trial, 1000, 20_000, reading(latency_ms), prepare_s=0.25, measure_s=0.5)
 
 
 def completed(trial=0, accuracy=0.75):
-    return Ended(trial, TrialState.COMPLETED, "", accuracy, epochs=3, train_s=2.5)
+    return Ended(trial, TrialState.COMPLETED, "", accuracy, epochs=3, train_s=2.5, waited_s=0.5)
 
 
 ALL_EVENTS = [
@@ -52,10 +54,12 @@ ALL_EVENTS = [
     Started(4, 5000),
     Rung(4, 3, 0.875, 0.25),
     completed(4),
+    Priced(5, 1, 2, Reading(1.5, 0.0, 1.25, 1.75, "predicted")),
+    Priced(6, 1, 2, reading(1.5, doubt="it drifts", reference_ms=0.25, merges=(("a", "b"), ("c", "d", "e")))),
     Ended(5, TrialState.FAILED, "ValueError: “groups” ≠ 3"),
     Ended(6, TrialState.INFEASIBLE, "latency_ms 3 is above constraints.latency_ms=2"),
     Ended(7, TrialState.STOPPED, "", 0.5, 1, 0.5),
-    Remeasured(4, 1.25, 0.0625),
+    Remeasured(4, reading(1.25)),
     WasTested(4, 0.9375),
 ]
 
@@ -89,10 +93,12 @@ def test_keys_that_are_not_known_are_left_out():
 
 
 def test_values_with_a_default_may_be_missing():
-    assert event_from_dict({"v": 1, "event": "ended", "trial": 3, "state": "failed"}) == Ended(3, TrialState.FAILED)
+    assert event_from_dict({"v": EVENT_VERSION, "event": "ended", "trial": 3, "state": "failed"}) == Ended(
+        3, TrialState.FAILED
+    )
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, 1.5])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None, 1.5])
 def test_another_version_is_refused(version):
     with pytest.raises(ValueError, match=f"version {EVENT_VERSION}"):
         event_from_dict({**event_to_dict(WasTested(4, 0.5)), "v": version})
@@ -106,17 +112,20 @@ def test_another_version_is_refused(version):
         [],
         "tested",
         {},
-        {"v": 1},
-        {"v": 1, "event": "sneezed", "trial": 1},
-        {"v": 1, "event": "epoch", "trial": 1, "epochs": 1, "loss": 0.5},
-        {"v": 1, "event": ["tested"], "trial": 1},
-        {"v": 1, "event": {}, "trial": 1},
-        {"v": 1, "event": "tested", "trial": 1},
-        {"v": 1, "event": "tested", "test_accuracy": 0.5},
-        {"v": 1, "event": "ended", "trial": 1},
-        {"v": 1, "event": "ended", "trial": 1, "state": "tired"},
-        {"v": 1, "event": "ended", "trial": 1, "state": []},
-        {"v": 1, "event": "ended", "trial": 1, "state": None},
+        {"v": EVENT_VERSION},
+        {"v": EVENT_VERSION, "event": "sneezed", "trial": 1},
+        {"v": EVENT_VERSION, "event": "epoch", "trial": 1, "epochs": 1, "loss": 0.5},
+        {"v": EVENT_VERSION, "event": ["tested"], "trial": 1},
+        {"v": EVENT_VERSION, "event": {}, "trial": 1},
+        {"v": EVENT_VERSION, "event": "tested", "trial": 1},
+        {"v": EVENT_VERSION, "event": "tested", "test_accuracy": 0.5},
+        {"v": EVENT_VERSION, "event": "ended", "trial": 1},
+        {"v": EVENT_VERSION, "event": "priced", "trial": 1, "params": 1, "macs": 1, "latency": 1.5},
+        {"v": EVENT_VERSION, "event": "priced", "trial": 1, "params": 1, "macs": 1, "latency": {"median_ms": 1.5}},
+        {"v": EVENT_VERSION, "event": "priced", "trial": 1, "params": 1, "macs": 1, "latency": None},
+        {"v": EVENT_VERSION, "event": "ended", "trial": 1, "state": "tired"},
+        {"v": EVENT_VERSION, "event": "ended", "trial": 1, "state": []},
+        {"v": EVENT_VERSION, "event": "ended", "trial": 1, "state": None},
     ],
     ids=str,
 )
@@ -138,10 +147,11 @@ def test_a_completed_trial_adds_up():
             state=TrialState.COMPLETED,
             reason="",
             accuracy=0.75,
-            cost=Cost(1000, 20_000, 1.5, 0.125),
+            cost=Cost(1000, 20_000, reading(1.5)),
             remeasured=False,
             epochs=3,
             train_s=2.5,
+            waited_s=0.5,
             train_params=5000,
             test_accuracy=None,
         )
@@ -150,16 +160,16 @@ def test_a_completed_trial_adds_up():
 
 def test_the_latest_latency_wins_and_nothing_else_changes():
     before = [proposed(), priced(latency_ms=1.5), completed()]
-    after = [*before, Remeasured(0, 1.25, 0.5), WasTested(0, 0.625)]
+    after = [*before, Remeasured(0, reading(1.25, 0.5)), WasTested(0, 0.625)]
     (first,), (last,) = records_of(before), records_of(after)
-    assert (first.cost, first.remeasured, first.test_accuracy) == (Cost(1000, 20_000, 1.5, 0.125), False, None)
-    assert (last.cost, last.remeasured, last.test_accuracy) == (Cost(1000, 20_000, 1.25, 0.5), True, 0.625)
+    assert (first.cost, first.remeasured, first.test_accuracy) == (Cost(1000, 20_000, reading(1.5)), False, None)
+    assert (last.cost, last.remeasured, last.test_accuracy) == (Cost(1000, 20_000, reading(1.25, 0.5)), True, 0.625)
     assert (last.accuracy, last.epochs, last.train_s) == (first.accuracy, first.epochs, first.train_s)
 
 
 def test_of_two_remeasurements_the_later_counts():
-    events = [proposed(), priced(), completed(), Remeasured(0, 1.25, 0.5), Remeasured(0, 1.0, 0.25)]
-    assert records_of(events)[0].cost == Cost(1000, 20_000, 1.0, 0.25)
+    events = [proposed(), priced(), completed(), Remeasured(0, reading(1.25, 0.5)), Remeasured(0, reading(1.0, 0.25))]
+    assert records_of(events)[0].cost == Cost(1000, 20_000, reading(1.0, 0.25))
 
 
 def test_unfinished_trials_have_no_record():
@@ -191,7 +201,14 @@ def test_a_trial_that_failed_before_it_was_priced_has_no_cost():
 
 def test_an_infeasible_trial_keeps_its_cost():
     (record,) = records_of([proposed(), priced(latency_ms=9), Ended(0, TrialState.INFEASIBLE, "too slow")])
-    assert record.costs == {"params": 1000, "macs": 20_000, "latency_ms": 9, "latency_iqr_ms": 0.125}
+    assert record.costs == {
+        "params": 1000,
+        "macs": 20_000,
+        "latency_ms": 9,
+        "latency_iqr_ms": 0.125,
+        "latency_low_ms": 9,
+        "latency_high_ms": 9,
+    }
     assert (record.epochs, record.train_s, record.train_params) == (0, 0.0, None)
 
 

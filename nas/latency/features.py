@@ -1,9 +1,11 @@
 """What latency is regressed on: sums over a network's layers, by kinds of layers that runtimes compute alike.
 
-Runtimes vectorize convolutions over blocks of channels. Layers whose widths do not fit take another way, and where one
-way meets the other, the map is laid out anew, which costs as much as a small layer. Who takes which way is taken from
-ONNX Runtime's blocked convolutions (its `nchwc_transformer`), which resemble other runtimes' closely enough to learn
-from: it only groups layers, the costs are measured.
+Runtimes vectorize convolutions over blocks of channels, which fills channels up to whole blocks. Where what computes in
+blocks meets what does not, the map is laid out anew, which costs as much as a small layer. Within a convolution, pixels
+whose window reaches over the border are computed one by one, all others several at once; on small maps the former
+decide. Who computes how is taken from ONNX Runtime's blocked convolutions (its `nchwc_transformer` and `snchwc.cpp`,
+https://github.com/microsoft/onnxruntime), which resemble other runtimes' closely enough to learn from: it only groups
+and counts, the costs are measured.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,88 +22,202 @@ from nas.layers import Layer
 
 FEATURES_VERSION = 1  # counts up with every change here: stored calibrations are refused then
 BLOCK = 16  # channels
+ALIGNED = 4  # maps of multiples of this many channels can be laid out in blocks
+SET = 4  # blocks of output channels that are computed at once
+PIXELS = 6  # of a row that are computed at once
 
 POOLS = ("max_pool", "avg_pool", "global_pool")
 ACTIVATIONS = ("relu", "relu6", "hswish", "silu", "gelu", "hardsigmoid")
-OTHERS = ("linear", "batch_norm", "group_norm", "add", "multiply", "concat", "split", "shuffle")
+KEEPING = (*ACTIVATIONS, "batch_norm", "add")  # compute in whatever layout they meet
+OTHERS = ("linear", "group_norm", "multiply", "concat", "split", "shuffle")
 WAYS = ("blocked", "plain")
-CONVOLUTIONS = ("pointwise", "dense", "depthwise3", "depthwise5", "depthwise", "grouped")
-WIDTHS = ("16", "8", "any")
+DENSE = ("pointwise", "dense3", "dense5", "dense7")  # by the longer side of the kernel, even ones with the next
 LAYOUTS = ("to blocks", "from blocks")
 
 KINDS = (
-    *(
-        f"{conv}/{widths}/{way}{stride}"
-        for conv in CONVOLUTIONS
-        for widths in WIDTHS
-        for way in WAYS
-        for stride in ("", "/strided")
-    ),
-    *(f"{kind}/{way}" for kind in (*ACTIVATIONS, *POOLS) for way in WAYS),
+    *(f"{conv}/{way}" for conv in DENSE for way in (*WAYS, "few channels")),
+    *(f"{kind}/{way}" for kind in ("depthwise", "grouped", *KEEPING, *POOLS) for way in WAYS),
     *OTHERS,
     *LAYOUTS,
 )
 PLACES = {kind: place for place, kind in enumerate(KINDS)}
-FIGURES = 6  # of each kind: layers, MACs, MACs of padded blocks, numbers read, written, learned
+
+
+class Figures(NamedTuple):
+    """What is summed over the layers of a kind; channels are filled up to blocks where they are computed in blocks.
+
+    Attributes:
+        layers: how many.
+        macs: multiply-adds, those on padding left out.
+        steps: multiply-adds that wait for one another: pixels and channels computed at once count as one.
+        read: numbers of the maps that enter.
+        written: numbers of the maps that leave, as often as they are added to.
+        weights: numbers of kernels.
+        calls: of the innermost routine.
+    """
+
+    layers: float = 1
+    macs: float = 0
+    steps: float = 0
+    read: float = 0
+    written: float = 0
+    weights: float = 0
+    calls: float = 0
+
+
+# Rough prices, in microseconds: they bring figures to one scale, on which a regression that knows little yet weighs
+# them alike. What they cost on a device is learned.
+PRICES = Figures(layers=1, macs=1e-5, steps=1e-3, read=1e-4, written=1e-4, weights=1e-4, calls=2e-2)
+CACHES = (2**16, 2**18, 2**20, 2**22)  # numbers; weights beyond a cache's size are fetched anew for each image
+
+
+class _Layout(NamedTuple):
+    """Whether the latest map is in blocks, and whether the one is that a gate is being computed for."""
+
+    blocked: bool = False
+    gated_blocked: bool = False
+
+
+class _Described(NamedTuple):
+    """What one layer adds: places of kinds, a row of figures for each, and the layout after it."""
+
+    places: list[int]
+    rows: list[Figures]
+    after: _Layout
 
 
 def features(layers: Sequence[Layer]) -> Array:
-    """(kinds * FIGURES,): of each kind how many there are, and their sums of what they compute, read and write."""
-    sums = np.zeros((len(KINDS), FIGURES))
-    blocked = False
+    """What a network computes and moves.
+
+    Args:
+        layers: of the network, in order.
+
+    Returns:
+        (kinds * figures + caches,): the sums of `Figures` by kind, and how far all weights together exceed caches, each
+        times its rough price. All but the last add up over networks that run one after the other.
+    """
+    places: list[int] = []
+    rows: list[Figures] = []
+    layout = _Layout()
     for layer in layers:
-        place, row, way = _described(layer, blocked)
-        sums[place] += row
-        if way != blocked and layer.kind not in ACTIVATIONS:
-            sums[PLACES[LAYOUTS[not way]]] += (1, 0, 0, layer.in_elements, 0, 0)
-        blocked = way
-    return sums.ravel()
+        described = _described(layer, layout)
+        places += described.places
+        rows += described.rows
+        layout = described.after
+    sums = np.zeros((len(KINDS), len(PRICES)))
+    if rows:
+        np.add.at(sums, places, np.array(rows, dtype=np.float64))
+    weights = sum(row.weights for row in rows)
+    beyond = [PRICES.weights * max(0.0, weights - cache) for cache in CACHES]
+    return np.concatenate([(sums * np.array(PRICES)).ravel(), beyond])
 
 
 @lru_cache(maxsize=2**16)
-def _described(layer: Layer, after_blocked: bool) -> tuple[int, Array, bool]:
-    """A layer's kind, its figures, and whether it computes in blocks, given whether the layer before it does."""
-    way = _in_blocks(layer, after_blocked)
-    figures = (1, layer.macs, _padded_macs(layer), layer.in_elements, layer.out_elements, layer.weights)
-    return PLACES[_kind(layer, WAYS[not way])], np.array(figures, dtype=np.float64), way
+def _described(layer: Layer, before: _Layout) -> _Described:
+    kind, reads, writes = _way(layer, before.blocked)
+    moved = 0
+    if layer.kind == "multiply":
+        # the gate is laid out anew, and the map that it scales too, unless that was done for the pool before the gate
+        moved = layer.second_elements * before.blocked
+        moved += (layer.in_elements - layer.second_elements) * before.gated_blocked
+    elif reads != before.blocked:
+        moved = _filled(layer.in_channels) * math.prod(layer.in_size)
+    places, rows = [PLACES[kind]], [_figures(layer, reads, writes)]
+    if moved:
+        places.append(PLACES[LAYOUTS[not reads]])
+        rows.append(Figures(read=moved))
+    gated = writes if layer.kind == "global_pool" else before.gated_blocked and layer.kind != "multiply"
+    return _Described(places, rows, _Layout(writes, gated))
 
 
-def _in_blocks(layer: Layer, after_blocked: bool) -> bool:
-    if layer.kind in ACTIVATIONS:
-        return after_blocked
+def _way(layer: Layer, blocked: bool) -> tuple[str, bool, bool]:
+    """A layer's kind, and whether the maps that it reads and writes are in blocks, given whether the latest one is."""
+    if layer.kind == "conv":
+        return _conv_way(layer)
+    if layer.kind in KEEPING:
+        return f"{layer.kind}/{WAYS[not blocked]}", blocked, blocked
     if layer.kind in POOLS:
-        return after_blocked and layer.in_channels % BLOCK == 0
-    if layer.kind != "conv":
-        return False
+        fits = layer.in_channels % BLOCK == 0
+        return f"{layer.kind}/{WAYS[not fits]}", fits, fits
+    return layer.kind, False, False
+
+
+def _conv_way(layer: Layer) -> tuple[str, bool, bool]:
     if layer.groups == 1:
-        return layer.in_channels < 4 or layer.in_channels % 4 == 0
-    if _is_depthwise(layer):
-        return layer.in_channels % BLOCK == 0
-    return all(channels // layer.groups % BLOCK == 0 for channels in (layer.in_channels, layer.out_channels))
-
-
-def _padded_macs(layer: Layer) -> int:
-    """MACs with the output channels of dense convolutions filled up to blocks."""
-    if layer.kind != "conv" or layer.groups > 1:
-        return layer.macs
-    return layer.macs // layer.out_channels * math.ceil(layer.out_channels / BLOCK) * BLOCK
-
-
-def _kind(layer: Layer, way: str) -> str:
-    if layer.kind in (*ACTIVATIONS, *POOLS):
-        return f"{layer.kind}/{way}"
-    if layer.kind != "conv":
-        return layer.kind
-    if layer.groups == 1:
-        conv = "pointwise" if layer.kernel_size == (1, 1) else "dense"
+        kind = DENSE[min(max(layer.kernel_size) // 2, len(DENSE) - 1)]
+        if layer.in_channels < BLOCK:
+            return f"{kind}/few channels", False, True
+        fits = layer.in_channels % ALIGNED == 0
     elif _is_depthwise(layer):
-        conv = f"depthwise{layer.kernel_size[0]}" if layer.kernel_size[0] in (3, 5) else "depthwise"
+        kind, fits = "depthwise", layer.in_channels % ALIGNED == 0
     else:
-        conv = "grouped"
-    channels = (layer.in_channels, layer.out_channels)
-    widths = next((each for each in ("16", "8") if all(width % int(each) == 0 for width in channels)), "any")
-    return f"{conv}/{widths}/{way}{'/strided' if max(layer.stride) > 1 else ''}"
+        kind = "grouped"
+        fits = all(channels // layer.groups % BLOCK == 0 for channels in (layer.in_channels, layer.out_channels))
+    return f"{kind}/{WAYS[not fits]}", fits, fits
+
+
+def _figures(layer: Layer, reads: bool, writes: bool) -> Figures:
+    if layer.kind == "conv":
+        return _conv_figures(layer, reads, writes)
+    return Figures(macs=layer.macs, read=layer.in_elements, written=layer.out_elements, weights=layer.weights)
+
+
+def _conv_figures(layer: Layer, reads: bool, writes: bool) -> Figures:
+    entering = _filled(layer.in_channels) if reads else layer.in_channels
+    leaving = _filled(layer.out_channels) if writes else layer.out_channels
+    depthwise, pointwise = _is_depthwise(layer), layer.kernel_size == (1, 1)
+    summed = 1 if depthwise else entering // layer.groups  # channels that a number is a sum over
+    sets = leaving // BLOCK if depthwise else layer.groups * math.ceil(leaving / layer.groups / BLOCK / SET)
+    passes = 1 if pointwise else max(1, summed // BLOCK)  # a block of channels at a time is added to what leaves
+    taps, steps, calls = _windows_of(layer)
+    return Figures(
+        macs=summed * leaving * taps,
+        steps=steps * summed * sets if writes else 0,
+        read=entering * math.prod(layer.in_size),
+        written=leaving * math.prod(layer.out_size) * passes,
+        weights=summed * leaving * math.prod(layer.kernel_size),
+        calls=calls * sets * passes if writes else 0,
+    )
+
+
+def _windows_of(layer: Layer) -> tuple[int, int, int]:
+    """Of one channel: taps on pixels, the same with whole windows computed several at once, and calls."""
+    if layer.kernel_size == (1, 1):  # the whole map is one row
+        pixels = math.prod(layer.out_size)
+        return pixels, math.ceil(pixels / PIXELS), 1
+    (rows, _, _), (columns, steps, calls) = (_axis(layer, axis) for axis in (0, 1))
+    return rows * columns, rows * steps, layer.out_size[0] * calls
+
+
+def _axis(layer: Layer, axis: int) -> tuple[int, int, int]:
+    return _windows(
+        layer.in_size[axis],
+        layer.out_size[axis],
+        layer.kernel_size[axis],
+        layer.stride[axis],
+        layer.padding[axis],
+        layer.dilation[axis],
+    )
+
+
+@lru_cache(maxsize=2**12)
+def _windows(side: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> tuple[int, int, int]:
+    """Along one side of a map: taps on pixels, the same with whole windows computed several at once, and calls.
+
+    Windows that reach over the border take a call each, all others one together.
+    """
+    taps = [
+        sum(0 <= output * stride - padding + tap * dilation < side for tap in range(kernel))
+        for output in range(outputs)
+    ]
+    whole = taps.count(kernel)
+    steps = sum(taps) - kernel * whole + kernel * math.ceil(whole / PIXELS)
+    return sum(taps), steps, outputs - whole + (whole > 0)
 
 
 def _is_depthwise(layer: Layer) -> bool:
-    return layer.groups == layer.in_channels == layer.out_channels
+    return 1 < layer.groups == layer.in_channels == layer.out_channels
+
+
+def _filled(channels: int) -> int:
+    return math.ceil(channels / BLOCK) * BLOCK

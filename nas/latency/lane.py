@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CHUNK_S = 0.1  # how long work holds the lane before it lets waiting measurements pass
+LONGEST_CHUNK_S = 1.0  # the same after it has waited: as long as that, so that work gets its half of a busy lane
 FOLDER = "nas-lanes"
 
 
@@ -35,7 +36,7 @@ class Lane:
         self._settle: Callable[[], object] = _nothing
         self._rooms: list[int] = []
         self._working = False
-        self._since = 0.0
+        self._since, self._chunk_s = 0.0, CHUNK_S
         self.waited_s = 0.0
 
     @contextlib.contextmanager
@@ -47,9 +48,9 @@ class Lane:
         """
         assert not self._working, "work within work"
         self._settle = settle or _nothing
-        self._enter()
-        self._working = True
         try:
+            self._enter()  # within, since Ctrl-C while it waits for one device must let go of the others
+            self._working = True
             yield
         finally:
             self._working = False
@@ -57,7 +58,7 @@ class Lane:
 
     def breathe(self) -> None:
         """Between two steps of work: once a chunk is over, lets measurements that wait go first."""
-        if self._working and time.monotonic() - self._since > CHUNK_S:
+        if self._working and time.monotonic() - self._since > self._chunk_s:
             self._leave()
             self._enter()
 
@@ -79,7 +80,9 @@ class Lane:
             with self._locked(f"{device}.turnstile", fcntl.LOCK_EX):
                 self._rooms.append(self._take(f"{device}.room", fcntl.LOCK_SH))
         self._since = time.monotonic()
-        self.waited_s += self._since - begin
+        waited_s = self._since - begin
+        self.waited_s += waited_s
+        self._chunk_s = min(max(CHUNK_S, waited_s), LONGEST_CHUNK_S)
 
     def _leave(self) -> None:
         rooms, self._rooms = self._rooms, []

@@ -90,8 +90,9 @@ def measure_interleaved(
     where = device_named(device or (own if first.device == "auto" else first.device))
     for each in variants:
         validate(each.config, "latency.")
-        if (each.config.threads, each.config.tolerance) != (first.threads, first.tolerance):
-            raise ValueError("what is interleaved must have one number of threads and one tolerance")
+        alike = [(config.threads, config.tolerance, config.limit_s) for config in (each.config, first)]
+        if alike[0] != alike[1]:
+            raise ValueError("what is interleaved must have one number of threads, one tolerance and one limit")
     check_threads(first)
     with contextlib.ExitStack() as stack:
         ready = [_prepare(stack, each, where) for each in variants]

@@ -103,11 +103,11 @@ class LatencyMemory:
             words = json.loads(line)
             key = LatencyKey(**{**words["key"], "input_shape": tuple(words["key"]["input_shape"])})
             reading = reading_from_dict(words["reading"])
-            if not all(0 < each < float("inf") for each in (reading.median_ms, reading.high_ms)):
-                return
-        except (ValueError, TypeError, KeyError, AttributeError):
+            reference_ms = 1.0 if reading.reference_ms is None else reading.reference_ms
+            if all(0 < each < float("inf") for each in (reading.median_ms, reading.high_ms, reference_ms)):
+                self._take(key, reading)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return
-        self._take(key, reading)
 
     def _take(self, key: LatencyKey, reading: Reading) -> bool:
         """Whether a reading is news."""

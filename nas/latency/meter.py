@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -135,6 +136,8 @@ def _with_numbers(layer: nn.Module) -> nn.Module:
 def reading_of(measured: LatencyMeasurement, plan: MergePlan) -> Reading:
     """What a run keeps of a measurement."""
     low, high = measured.interval_ms
+    if not math.isfinite(high):  # too few rounds for an interval, which its doubt says
+        low, high = min(measured.samples_ms), max(measured.samples_ms)
     return Reading(
         measured.median_ms,
         measured.iqr_ms,

@@ -28,8 +28,9 @@ def onnxruntime(network: nn.Module, batch: Tensor, config: LatencyConfig) -> Ite
     options.log_severity_level = 3
     # Threads that spin between runs would take cores from what is timed alternately.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    file = _file("onnxruntime", network, batch)
     try:
-        session = ort.InferenceSession(_file("onnxruntime", network, batch), options, providers=[provider])
+        session = ort.InferenceSession(file, options, providers=[provider])
     except Exception as error:  # its errors have no type of their own
         raise not_supported("onnxruntime", error) from None
     if batch.is_cuda:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nas.config import first_line
 from nas.latency.sampling import TimeOnce
 
 HOST_CLOCK, CUDA_EVENTS, TABLE = "perf_counter", "CUDA events", "table"
@@ -44,9 +43,11 @@ def not_supported(backend: str, error: Exception) -> NotSupported:
     while cause is not None:
         said.append(str(cause))
         cause = cause.__cause__ or cause.__context__
-    operator = re.search(r"\b(?:aten|prims|torchvision|onnx|quantized)[.:]+\w+(?:\.\w+)?", "\n".join(said))
+    # Not `torch.onnx.export`, which the exporter's own advice names.
+    operator = re.search(r"\b(?<!torch\.)(?:aten|prims|torchvision|onnx|quantized)[.:]+\w+(?:\.\w+)?", "\n".join(said))
     about = f"operator {operator.group()}: " if operator else ""
-    return NotSupported(f"{backend} cannot run this network: {about}{first_line(error)[:200]}")
+    why = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().split("\n")[0] or type(error).__name__  # without colours
+    return NotSupported(f"{backend} cannot run this network: {about}{why[:200]}")
 
 
 def host_clock(run: Callable[[], object]) -> TimeOnce:

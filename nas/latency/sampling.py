@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 
 CONFIDENCE = 0.95
-ROUND_S = 0.025
+ROUND_S = 0.015
 WARM_UP_BLOCK_S = 0.01
 MOST_WARM_UP_BLOCKS = 25
 EXACT_UP_TO = 200  # values; beyond, the binomial distribution is as good as normal

@@ -96,6 +96,17 @@ def read_table(file: Path) -> dict[str, float]:
     return table
 
 
+def table_of(config: LatencyConfig) -> dict[str, float]:
+    """The table of a configuration.
+
+    Raises:
+        ValueError: none is named, or it cannot be read.
+    """
+    if config.table is None:
+        raise ValueError("latency.backend=table needs latency.table=FILE, as python -m nas.latency layers writes it")
+    return read_table(Path(config.table))
+
+
 def write_table(file: Path, table: Mapping[str, float]) -> None:
     """Writes what `read_table` reads; a file of that name is replaced."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -114,14 +125,12 @@ def looked_up(network: nn.Module, batch: Tensor, config: LatencyConfig) -> Itera
     Raises:
         ValueError: `latency.table` is missing, cannot be read, or lacks a layer (`NotSupported`).
     """
-    if config.table is None:
-        raise ValueError("latency.backend=table needs latency.table=FILE, written by python -m nas.latency layers")
     _, channels, height, width = batch.shape
-    table = read_table(Path(config.table))
+    table = table_of(config)
     try:
         latency_ms = look_up(network, (channels, height, width), table)
-    except ValueError as error:
-        raise NotSupported(str(error)) from None
+    except (ValueError, RuntimeError) as error:  # a layer without a row, or images that do not fit
+        raise NotSupported(first_line(error)) from None
 
     def logits() -> np.ndarray:
         with torch.inference_mode():

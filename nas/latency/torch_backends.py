@@ -46,6 +46,10 @@ def torch_compile(network: nn.Module, batch: Tensor, config: LatencyConfig) -> I
 
 def _eager(network: nn.Module, batch: Tensor, config: LatencyConfig, memory_format: str) -> Prepared:
     placed, images = _placed(network, batch, memory_format)
+    try:
+        placed(images)
+    except Exception as error:  # the network's own code may raise anything
+        raise not_supported("torch", error) from None
     if not (batch.is_cuda and config.cuda_graphs):
         return _timed(placed, images, config, memory_format)
     # As PyTorch's notes on CUDA graphs have it: warm up on a side stream, then capture.

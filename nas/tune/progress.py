@@ -101,7 +101,7 @@ class ProgressView:
         if not self._enabled:
             return
         table = Table(title=f"Pareto front of {store.name}: {len(front)} networks", title_justify="left")
-        for name in ("trial", "val accuracy", "test accuracy", "latency ms", "iqr ms", "params", "MACs"):
+        for name in ("trial", "val accuracy", "test accuracy", "latency ms", "95 % interval", "params", "MACs"):
             table.add_column(name, justify="right")
         for row in front.to_dict("records"):
             table.add_row(
@@ -109,11 +109,13 @@ class ProgressView:
                 f"{row['accuracy']:.4f}",
                 f"{row['test_accuracy']:.4f}",
                 f"{row['latency_ms']:.3f}",
-                f"{row['latency_iqr_ms']:.3f}",
+                f"{row['latency_low_ms']:.3f} to {row['latency_high_ms']:.3f}",
                 f"{row['params']:,}",
                 f"{row['macs']:,}",
             )
         self._console.print(table)
+        for doubt, rows in front.loc[front["latency_doubt"] != ""].groupby("latency_doubt")["trial"]:
+            self.say(f"Latency flagged, {doubt}: trials {', '.join(map(str, rows))}")
         self.say(f"The search ended: {ENDINGS[reason]}.")
         if not len(front):
             self.say("No trial completed within the constraints, so there is no front.")

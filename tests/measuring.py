@@ -1,0 +1,57 @@
+"""Measurements that nobody made: what tests script instead of a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from nas.config import LatencyConfig
+from nas.latency.measure import Variant
+from nas.latency.measurement import LatencyMeasurement
+from nas.latency.sampling import Samples
+
+
+def measurement(median_ms: float, config: LatencyConfig | None = None, **more: Any) -> LatencyMeasurement:
+    """A measurement without spread."""
+    config = config or LatencyConfig()
+    made: dict[str, Any] = {
+        "samples": Samples(((median_ms,),) * 6),
+        "reference": Samples(((0.5,),) * 6),
+        "doubt": "",
+        "backend": "onnxruntime",
+        "version": "0",
+        "device": "a processor",
+        "dtype": config.dtype,
+        "memory_format": "contiguous",
+        "batch_size": config.batch_size,
+        "threads": config.threads,
+        "input_shape": (1, 8, 8),
+        "clock": "perf_counter",
+        "prepare_s": 0.25,
+        "measure_s": 0.125,
+        "load": 0.0,
+    }
+    return LatencyMeasurement(**{**made, **more})
+
+
+class Scripted:
+    """What a `Meter` may measure with.
+
+    Attributes:
+        asked: the networks, in order.
+        calls: how many of them at a time.
+    """
+
+    def __init__(self, latency_ms: Callable[[nn.Module], float], **more: Any) -> None:
+        """`latency_ms` says what a network takes; `more` is what else a measurement says."""
+        self._latency_ms, self._more = latency_ms, more
+        self.asked: list[nn.Module] = []
+        self.calls: list[int] = []
+
+    def __call__(self, variants: list[Variant], *, device: str, reference_ms: float | None) -> list[LatencyMeasurement]:
+        """Their latencies."""
+        self.calls.append(len(variants))
+        self.asked += [each.network for each in variants]
+        return [measurement(self._latency_ms(each.network), each.config, **self._more) for each in variants]

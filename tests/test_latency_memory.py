@@ -1,0 +1,255 @@
+"""Latencies that are remembered: which reading stays, what tells keys apart, what survives in the file."""
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas.config import LatencyConfig
+from nas.latency.backends import LATENCY_BACKENDS
+from nas.latency.memory import MOST_READINGS, LatencyKey, LatencyMemory, latency_key
+from tests.helpers import reading
+
+KEY = LatencyKey("abc", (1, 8, 8), 10, "macs", "torch 2", "float32", "auto", 1, 1, "a processor")
+LATER = dataclasses.replace(KEY, deploy_id="def")
+VALUE = reading(1.25, reference_ms=0.5, merges=(("a", "b"), ("c", "d", "e")))
+OTHER = reading(2.5)
+DOUBTFUL = reading(9.0, doubt="the machine drifts")
+
+
+def known(value):
+    return dataclasses.replace(value, source="remembered")
+
+
+def file_of(folder):
+    return folder / ".latency" / "latencies.jsonl"
+
+
+def append_bytes(folder, content):
+    with file_of(folder).open("ab") as file:
+        file.write(content)
+
+
+def test_what_was_not_measured_is_not_known(tmp_path):
+    memory = LatencyMemory(tmp_path)
+    assert memory.get(KEY) is None
+    assert memory.reference_ms("a processor", 1) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- which reading stays
+
+
+@pytest.mark.parametrize(
+    ("readings", "stays"),
+    [
+        ([VALUE, OTHER], VALUE),
+        ([DOUBTFUL, VALUE, OTHER], VALUE),
+        ([VALUE, DOUBTFUL], VALUE),
+        ([DOUBTFUL, dataclasses.replace(DOUBTFUL, median_ms=8.0)], DOUBTFUL),
+        ([dataclasses.replace(VALUE, source="predicted"), OTHER], OTHER),
+        ([dataclasses.replace(VALUE, source="remembered"), OTHER], OTHER),
+    ],
+    ids=["first", "first without doubt", "not the doubtful", "first doubtful", "no prediction", "no echo"],
+)
+@pytest.mark.parametrize("sessions", ["one", "several"])
+def test_the_first_measurement_without_doubt_stays(tmp_path, readings, stays, sessions):
+    memory = LatencyMemory(tmp_path / "runs")
+    for each in readings:
+        memory.remember(KEY, each)
+        memory = memory if sessions == "one" else LatencyMemory(tmp_path / "runs")
+    for each in (memory, LatencyMemory(tmp_path / "runs")):
+        assert each.get(KEY) == known(stays)
+
+
+def test_two_sessions_at_a_time_agree_on_the_first_that_was_written(tmp_path):
+    first, second = LatencyMemory(tmp_path), LatencyMemory(tmp_path)
+    first.remember(KEY, VALUE)
+    second.remember(KEY, OTHER)
+    assert LatencyMemory(tmp_path).get(KEY) == known(VALUE)
+
+
+READINGS = st.lists(st.tuples(st.floats(0.01, 100), st.booleans()), min_size=1, max_size=8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(READINGS)
+def test_whatever_comes_the_first_stable_one_is_kept_or_else_the_first(values):
+    readings = [reading(value, doubt="" if stable else "it drifts") for value, stable in values]
+    with tempfile.TemporaryDirectory() as folder:
+        memory = LatencyMemory(Path(folder))
+        for each in readings:
+            memory.remember(KEY, each)
+        again = LatencyMemory(Path(folder))
+    wanted = next((each for each in readings if not each.doubt), readings[0])
+    assert memory.get(KEY) == again.get(KEY) == known(wanted)
+
+
+# --- keys
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"deploy_id": "abd"},
+        {"input_shape": (3, 8, 8)},
+        {"input_shape": (1, 8, 9)},
+        {"num_classes": 11},
+        {"merge": "none"},
+        {"backend": "torch 3"},
+        {"dtype": "int8"},
+        {"memory_format": "contiguous"},
+        {"batch_size": 2},
+        {"threads": 2},
+        {"device": "another processor"},
+    ],
+    ids=str,
+)
+def test_whatever_decides_a_latency_tells_keys_apart(tmp_path, changed):
+    other = dataclasses.replace(KEY, **changed)
+    memory = LatencyMemory(tmp_path)
+    memory.remember(KEY, VALUE)
+    assert memory.get(other) is None
+    memory.remember(other, OTHER)
+    for each in (memory, LatencyMemory(tmp_path)):
+        assert (each.get(KEY), each.get(other)) == (known(VALUE), known(OTHER))
+
+
+def test_every_field_of_a_key_is_tried_above():
+    assert len(dataclasses.fields(LatencyKey)) == 10
+
+
+def key(deploy_id="abc", shape=(1, 8, 8), classes=10, merge="macs", device="cpu", machine="a processor", **config):
+    return latency_key(deploy_id, shape, classes, merge, LatencyConfig(**config), device, machine)
+
+
+def test_the_key_of_a_network_holds_all_that_was_configured():
+    others = [
+        key("abd"),
+        key(shape=(3, 8, 8)),
+        key(classes=2),
+        key(merge="none"),
+        key(batch_size=8),
+        key(threads=2),
+        key(backend="torch"),
+        key(dtype="int8"),
+        key(memory_format="contiguous"),
+        key(machine="another"),
+        key(device="cuda:0", machine="a GPU"),
+        key(device="cuda:0", machine="a GPU", cuda_graphs=False),
+        key(device="cuda:0", machine="a GPU", flush_l2=True),
+    ]
+    assert len({key(), *others}) == 1 + len(others)
+    assert key() == key() == key(backend="onnxruntime") == key(tolerance=0.5, limit_s=9.0)
+    assert key() == key(cuda_graphs=False, flush_l2=True)  # which mean nothing on a CPU
+    assert key().backend == f"onnxruntime {LATENCY_BACKENDS['onnxruntime'].version}"
+    assert torch.__version__.partition("+")[0] in key(backend="torch").backend
+
+
+# --- the reference network
+
+
+def test_what_the_reference_takes_is_the_median_of_its_readings(tmp_path):
+    memory = LatencyMemory(tmp_path)
+    for i, reference_ms in enumerate([1.0, 5.0, 2.0]):
+        each = dataclasses.replace(KEY, deploy_id=str(i), device="a" if i < 2 else "b")
+        memory.remember(each, reading(1.0, reference_ms=reference_ms))
+    memory.remember(KEY, reading(1.0))
+    for each in (memory, LatencyMemory(tmp_path)):
+        assert (each.reference_ms("a", 1), each.reference_ms("b", 1)) == (3.0, 2.0)
+        assert each.reference_ms("a", 2) is None and each.reference_ms("c", 1) is None
+    assert memory.remember_reference("a", 1, 4.0) == 4.0 == memory.reference_ms("a", 1)
+    assert memory.remember_reference("c", 1, 7.0) == 7.0
+
+
+def test_readings_of_long_ago_are_forgotten(tmp_path):
+    memory = LatencyMemory(tmp_path)
+    for reference_ms in [1.0] * 200 + [2.0] * MOST_READINGS:
+        memory.remember_reference("a", 1, reference_ms)
+    assert memory.reference_ms("a", 1) == 2.0
+
+
+def test_one_reading_that_is_off_does_not_move_what_is_usual(tmp_path):
+    memory = LatencyMemory(tmp_path)
+    for _ in range(9):
+        memory.remember_reference("a", 1, 1.0)
+    assert memory.remember_reference("a", 1, 50.0) == 1.0
+
+
+# --- the file
+
+MS = st.floats(min_value=5e-324, max_value=1e300)
+
+
+@settings(max_examples=50, deadline=None)
+@given(MS, MS, MS, MS, st.none() | MS, st.text(), st.lists(st.lists(st.text(), max_size=3), max_size=3))
+def test_readings_survive_to_the_last_bit(median, iqr, low, high, reference, doubt, merges):
+    value = reading(median, iqr, doubt=doubt, reference_ms=reference, merges=tuple(map(tuple, merges)))
+    value = dataclasses.replace(value, low_ms=low, high_ms=high)
+    with tempfile.TemporaryDirectory() as folder:
+        LatencyMemory(Path(folder)).remember(KEY, value)
+        again = LatencyMemory(Path(folder))
+    assert again.get(KEY) == known(value)
+    assert again.reference_ms(KEY.device, KEY.threads) == reference
+
+
+def line(key=None, reading=None):
+    """A line of the file, with some words changed."""
+    words = {"key": dataclasses.asdict(KEY), "reading": dataclasses.asdict(OTHER)}
+    words["key"] |= key or {}
+    words["reading"] |= reading or {}
+    return json.dumps(words).encode()
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        b"",
+        b"5",
+        b"null",
+        b'["a"]',
+        b'"words"',
+        b'{"deploy_id": "ab',
+        b'{"deploy_id": "\xc3',
+        b"\0\0\0\0",
+        b"[" * 100_000,
+        b'{"median_ms": 1, "iqr_ms": 0.1}',  # as it was written before
+        b'{"key": {}, "reading": {}}',
+        b'{"key": [], "reading": 1}',
+        line(key={"colour": "red"}),
+        line(key={"input_shape": 8}),
+        line(key={"device": ["x"], "deploy_id": {}}),
+        line(reading={"median_ms": "fast"}),
+        line(reading={"median_ms": -1}),
+        line(reading={"high_ms": float("inf")}),
+        line(reading={"median_ms": float("nan")}),
+        line(reading={"merges": 5}),
+        line(reading={"reference_ms": "slow"}),
+        line(reading={"colour": "red"}),
+    ],
+    ids=lambda foreign: repr(foreign)[:40],
+)
+def test_a_line_that_is_no_latency_is_passed_over(tmp_path, foreign):
+    LatencyMemory(tmp_path).remember(KEY, VALUE)
+    append_bytes(tmp_path, foreign + b"\n")
+    LatencyMemory(tmp_path).remember(LATER, OTHER)
+    memory = LatencyMemory(tmp_path)
+    assert (memory.get(KEY), memory.get(LATER)) == (known(VALUE), known(OTHER))
+    assert memory.reference_ms(KEY.device, KEY.threads) == VALUE.reference_ms
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_torn_last_line_swallows_no_other(tmp_path, share):
+    LatencyMemory(tmp_path).remember(KEY, VALUE)
+    written = file_of(tmp_path).read_bytes()
+    append_bytes(tmp_path, written[: int(share * len(written))])
+    memory = LatencyMemory(tmp_path)
+    assert memory.get(KEY) == known(VALUE)
+    memory.remember(LATER, OTHER)
+    again = LatencyMemory(tmp_path)
+    assert (again.get(KEY), again.get(LATER)) == (known(VALUE), known(OTHER))
