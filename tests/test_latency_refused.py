@@ -77,7 +77,7 @@ def test_a_gpu_that_is_not_there_is_refused(lane, device):
 
 def test_what_differs_in_threads_or_tolerance_is_not_interleaved(lane):
     one, other = (Variant(network(), LatencyConfig(tolerance=each), SHAPE) for each in (0.1, 0.2))
-    with pytest.raises(ValueError, match="one number of threads and one tolerance"):
+    with pytest.raises(ValueError, match="one number of threads, one tolerance and one limit"):
         measure_interleaved([one, other], lane=lane)
 
 
