@@ -7,7 +7,8 @@ The map, in the order in which data passes:
       -> nas.space         SearchSpace: sample, suggest, contains
       -> nas.architecture  Architecture: a frozen value with arch_id and deploy_id
       -> nas.networks      build(form="train" | "deploy"), fuse, plan_merges; nas.fusion is the algebra
-      -> nas.cost, nas.latency   what the deploy form costs, before any training
+      -> nas.layers        the deployed network's layers as values, without torch
+      -> nas.cost, nas.latency   what the deploy form costs, before any training: counted, predicted, measured
       -> nas.training      train, evaluate
       -> nas.pipeline      THE SPINE: one architecture in, events out
       -> nas.trial         events and the TrialRecord that they add up to

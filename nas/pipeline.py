@@ -57,7 +57,6 @@ class Job:
         merge: what runs of linear convolutions are merged to save (`MERGE_COSTS`, or latency).
         timeout_s: longest time of a trial, seconds.
         weights: file of weights that trainings start from.
-        reference_ms: what the reference network takes where latencies are measured, if that is known.
     """
 
     data: ImageData
@@ -69,7 +68,6 @@ class Job:
     merge: str
     timeout_s: float | None = None
     weights: Path | None = None
-    reference_ms: float | None = None
 
     def build(self, arch: Architecture) -> nn.Module:
         """The train form of an architecture for this job's images, on its device, as its training begins.
@@ -92,7 +90,7 @@ class Job:
         """What measures for this job in this process, which takes part in the lanes of the devices that it loads."""
         device = latency_device(self.latency, self.device)
         lane = Lane("cpu", *([f"cuda:{torch.cuda.current_device()}"] if self.device == "cuda" else []))
-        return Meter(self.latency, self.data.input_shape, device, lane, self.reference_ms)
+        return Meter(self.latency, self.data.input_shape, device, lane)
 
     def shipped(self, deployed: nn.Module) -> nn.Module:
         """What runs on the device instead of a fused and merged network: itself, or its quantized form."""

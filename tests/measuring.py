@@ -50,7 +50,7 @@ class Scripted:
         self.asked: list[nn.Module] = []
         self.calls: list[int] = []
 
-    def __call__(self, variants: list[Variant], *, device: str, reference_ms: float | None) -> list[LatencyMeasurement]:
+    def __call__(self, variants: list[Variant], *, device: str) -> list[LatencyMeasurement]:
         """Their latencies."""
         self.calls.append(len(variants))
         self.asked += [each.network for each in variants]

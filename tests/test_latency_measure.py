@@ -16,6 +16,7 @@ from nas.latency.machine import fingerprint
 from nas.latency.measure import Variant, measure, measure_interleaved
 from nas.latency.prepared import Prepared
 from nas.latency.sampling import Samples
+from nas.latency.usual import usual_ms
 from nas.networks.quantized import QuantizedNetwork, quantize
 from tests.lanes import is_free
 
@@ -38,14 +39,14 @@ def scripted(monkeypatch, lane):
         calls = []
 
         def sample(times, tolerance, limit_s):
-            assert len(times) == 1 + variants and not is_free(lane._folder)
+            assert len(times) == 1 + variants and not is_free(lane.folder)
             calls.append((tolerance, limit_s))
             return given[min(len(calls), len(given)) - 1]
 
         monkeypatch.setattr(measuring, "sample", sample)
         monkeypatch.setattr(measuring, "warm_up", lambda time_once, tolerance: 1)
         monkeypatch.setattr(measuring, "load_between", lambda before, after: load)
-        config = LatencyConfig(backend="torch", **{"limit_s": 1e6, **settings})
+        config = LatencyConfig(backend="torch", **{"limit_s": 3600, **settings})
         each = [Variant(network(), config, SHAPE)] * variants
         measured = measure_interleaved(each, lane=lane, reference_ms=reference_ms)
         return (*measured, calls)
@@ -69,7 +70,7 @@ def test_a_measurement_says_how_it_was_made(lane, quick):
     assert 0 < low <= measured.median_ms <= high
     assert len(measured.reference.rounds_ms) == len(measured.samples.rounds_ms)
     assert measured.reference_ms == measured.reference.median_ms > 0
-    assert is_free(lane._folder)
+    assert is_free(lane.folder)
 
 
 def test_its_words_are_json_and_hold_every_sample(scripted):
@@ -124,7 +125,7 @@ def test_what_is_compared_is_measured_in_turn(lane, monkeypatch):
 def test_what_is_calm_and_known_is_stable(scripted):
     measured, calls = scripted([CALM, CALM], reference_ms=1.01)
     assert measured.stable and measured.doubt == ""
-    assert calls == [(0.02, 1e6)]
+    assert calls == [(0.02, 3600)]
 
 
 NOISY = tuple((float(n),) for n in range(1, 9))
@@ -132,7 +133,7 @@ NOISY = tuple((float(n),) for n in range(1, 9))
 
 @pytest.mark.parametrize(
     ("rounds", "doubt"),
-    [(CALM[:5], "only 5 rounds in 1e+06 s (latency.limit_s)"), (NOISY, "the median is known to 77.8% only, after")],
+    [(CALM[:5], "only 5 rounds in 3600 s (latency.limit_s)"), (NOISY, "the median is known to 77.8% only, after")],
     ids=["too few", "too wide"],
 )
 def test_a_median_that_is_not_known_well_enough_is_doubted(scripted, rounds, doubt):
@@ -203,3 +204,23 @@ def test_int8_hands_the_runtime_a_quantized_network(lane, quick, monkeypatch):
     monkeypatch.setitem(LATENCY_BACKENDS, "onnxruntime", dataclasses.replace(real, prepare=prepare))
     measure(network(), dataclasses.replace(quick, dtype="int8"), input_shape=SHAPE, lane=lane)
     assert QuantizedNetwork in seen
+
+
+def test_what_the_machine_wanders_is_taken_out_of_a_latency(scripted):
+    slower = ((1.015, 1.015),) * 8
+    measured, _ = scripted([slower, ((2.03, 2.03),) * 8], reference_ms=1.0)
+    assert measured.stable and measured.median_ms == pytest.approx(2.0)
+    assert measured.samples.median_ms == 2.03 and measured.reference_ms == 1.015
+    assert set(measured.samples_ms) == {pytest.approx(2.0)}
+
+
+def test_a_machine_that_is_far_off_is_another_one(scripted):
+    measured, _ = scripted([((2.0, 2.0),) * 8, CALM], reference_ms=1.0)
+    assert not measured.stable and measured.scale == 1
+
+
+def test_the_usual_reading_is_that_of_all_processes(scripted, lane):
+    for taken in (1.0, 1.01, 1.02):
+        measured, _ = scripted([((taken, taken),) * 8, CALM])
+    assert measured.scale == pytest.approx(1.005 / 1.02)
+    assert usual_ms(lane.folder, f"{fingerprint('cpu')}, 1 threads") == 1.01

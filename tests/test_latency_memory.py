@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nas.config import LatencyConfig
 from nas.latency.backends import LATENCY_BACKENDS
-from nas.latency.memory import MOST_READINGS, LatencyKey, LatencyMemory, latency_key
+from nas.latency.memory import LatencyKey, LatencyMemory, latency_key
 from tests.helpers import reading
 
 KEY = LatencyKey("abc", (1, 8, 8), 10, "macs", "torch 2", "float32", "auto", 1, 1, "a processor")
@@ -38,7 +38,6 @@ def append_bytes(folder, content):
 def test_what_was_not_measured_is_not_known(tmp_path):
     memory = LatencyMemory(tmp_path)
     assert memory.get(KEY) is None
-    assert memory.reference_ms("a processor", 1) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -151,36 +150,6 @@ def test_the_key_of_a_network_holds_all_that_was_configured():
     assert torch.__version__.partition("+")[0] in key(backend="torch").backend
 
 
-# --- the reference network
-
-
-def test_what_the_reference_takes_is_the_median_of_its_readings(tmp_path):
-    memory = LatencyMemory(tmp_path)
-    for i, reference_ms in enumerate([1.0, 5.0, 2.0]):
-        each = dataclasses.replace(KEY, deploy_id=str(i), device="a" if i < 2 else "b")
-        memory.remember(each, reading(1.0, reference_ms=reference_ms))
-    memory.remember(KEY, reading(1.0))
-    for each in (memory, LatencyMemory(tmp_path)):
-        assert (each.reference_ms("a", 1), each.reference_ms("b", 1)) == (3.0, 2.0)
-        assert each.reference_ms("a", 2) is None and each.reference_ms("c", 1) is None
-    assert memory.remember_reference("a", 1, 4.0) == 4.0 == memory.reference_ms("a", 1)
-    assert memory.remember_reference("c", 1, 7.0) == 7.0
-
-
-def test_readings_of_long_ago_are_forgotten(tmp_path):
-    memory = LatencyMemory(tmp_path)
-    for reference_ms in [1.0] * 200 + [2.0] * MOST_READINGS:
-        memory.remember_reference("a", 1, reference_ms)
-    assert memory.reference_ms("a", 1) == 2.0
-
-
-def test_one_reading_that_is_off_does_not_move_what_is_usual(tmp_path):
-    memory = LatencyMemory(tmp_path)
-    for _ in range(9):
-        memory.remember_reference("a", 1, 1.0)
-    assert memory.remember_reference("a", 1, 50.0) == 1.0
-
-
 # --- the file
 
 MS = st.floats(min_value=5e-324, max_value=1e300)
@@ -195,7 +164,6 @@ def test_readings_survive_to_the_last_bit(median, iqr, low, high, reference, dou
         LatencyMemory(Path(folder)).remember(KEY, value)
         again = LatencyMemory(Path(folder))
     assert again.get(KEY) == known(value)
-    assert again.reference_ms(KEY.device, KEY.threads) == reference
 
 
 def line(key=None, reading=None):
@@ -240,7 +208,6 @@ def test_a_line_that_is_no_latency_is_passed_over(tmp_path, foreign):
     LatencyMemory(tmp_path).remember(LATER, OTHER)
     memory = LatencyMemory(tmp_path)
     assert (memory.get(KEY), memory.get(LATER)) == (known(VALUE), known(OTHER))
-    assert memory.reference_ms(KEY.device, KEY.threads) == VALUE.reference_ms
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])

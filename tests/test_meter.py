@@ -209,12 +209,12 @@ def test_a_meter_measures_as_it_is_configured():
         return [measurement(1.0 + i) for i in range(len(variants))]
 
     config = LatencyConfig(batch_size=4, threads=1, tolerance=0.5)
-    meter = Meter(config, SHAPE, "cuda:1", reference_ms=0.25, measure_with=measure_with)
+    meter = Meter(config, SHAPE, "cuda:1", measure_with=measure_with)
     assert [each.median_ms for each in meter.measure(NETWORK, NETWORK)] == [1.0, 2.0]
     meter.reference()
     (variants, how), ((reference,), _) = seen
     assert [(each.network, each.config, each.input_shape) for each in variants] == [(NETWORK, config, SHAPE)] * 2
-    assert how == {"device": "cuda:1", "reference_ms": 0.25}
+    assert how == {"device": "cuda:1"}
     assert (reference.config.batch_size, reference.config.tolerance) == (1, 0.5)
 
 

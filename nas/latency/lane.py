@@ -26,12 +26,13 @@ class Lane:
     """One process's place in the lanes of this machine's devices; not for several threads.
 
     Attributes:
+        folder: where the lanes' files are.
         waited_s: seconds that work here has waited for measurements so far.
     """
 
     def __init__(self, *devices: str, folder: Path | None = None) -> None:
         """A place for work that uses `devices` ("cpu", "cuda:0"); `folder` is for lanes that are not everyone's."""
-        self._folder = folder or Path(tempfile.gettempdir()) / FOLDER
+        self.folder = folder or Path(tempfile.gettempdir()) / FOLDER
         self._devices = sorted(set(devices))  # one order for all, so that nobody waits in a circle
         self._settle: Callable[[], object] = _nothing
         self._rooms: list[int] = []
@@ -111,13 +112,13 @@ class Lane:
 
     def _open(self, name: str) -> int:
         """A file of the lane, whoever made it: locks need no right to write."""
-        file = self._folder / name.replace(":", "-")
+        file = self.folder / name.replace(":", "-")
         try:
             return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(PermissionError):
-                self._folder.chmod(0o1777)  # every user of the machine takes the same lane
+                self.folder.chmod(0o1777)  # every user of the machine takes the same lane
             made = os.open(file, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             with contextlib.suppress(PermissionError):
                 os.fchmod(made, 0o666)

@@ -20,9 +20,11 @@ from nas.latency.measurement import LatencyMeasurement, Shape
 from nas.latency.prepared import TABLE, Prepared
 from nas.latency.reference import batch_of_noise, reference
 from nas.latency.sampling import FEWEST_ROUNDS, Samples, TimeOnce, sample, warm_up
+from nas.latency.usual import note_reading, usual_ms
 from nas.networks.quantized import QuantizedNetwork, quantize
 
 MOST_ATTEMPTS = 3  # at a median that can be relied on
+FAR_OFF = 0.1  # of its usual speed: then the machine is another one, and nothing is taken out of a latency
 IDLE_LOAD = 0.25  # cores; what a machine that does nothing else has
 
 
@@ -47,8 +49,9 @@ def measure(
         device: "cpu" or "cuda", with a number or without; None takes `config.device`, and with that on auto the
             device of the network's weights.
         lane: the caller's place in the device's lane, where it has one.
-        reference_ms: what the reference network takes on this device. Where it takes longer or shorter now, by more
-            than the tolerance, the machine drifts.
+        reference_ms: what the reference network usually takes on this device; None takes the median of the readings
+            of all processes of this machine. Where it takes longer or shorter now, by more than the tolerance, the
+            machine drifts; what wanders less is taken out of the latency (`LatencyMeasurement.scale`).
 
     Raises:
         ValueError: a backend that is not installed or cannot run the network (`NotSupported`), a device that is
@@ -101,13 +104,20 @@ def measure_interleaved(
         beside = stack.enter_context(reference(first, where))
         times = [beside.time_once, *(each.prepared.time_once for each in ready)]
         limit_s = first.limit_s * len(variants)
-        (calm, *taken), load, measure_s = _attempts(times, first, limit_s, (lane or Lane(), where), reference_ms)
-    disturbance = _disturbance(calm, load, first, reference_ms)
+        place = lane or Lane()
+        name = f"{fingerprint(where)}, {first.threads} threads"
+        usual = reference_ms or usual_ms(place.folder, name)
+        (calm, *taken), load, measure_s = _attempts(times, first, limit_s, (place, where), usual)
+    disturbance = _disturbance(calm, load, first, usual)
+    if not _overloaded(load, first):
+        note_reading(place.folder, name, calm.median_ms)
+    scale = usual / calm.median_ms if usual and abs(usual / calm.median_ms - 1) < FAR_OFF else 1.0
     return [
         replace(
             each.unmeasured,
             samples=samples,
             reference=calm,
+            scale=scale,
             doubt=_imprecision(samples, first, limit_s) or disturbance,
             measure_s=measure_s,
             load=load,
@@ -134,6 +144,7 @@ def _prepare(stack: contextlib.ExitStack, variant: Variant, device: str) -> _Rea
     unmeasured = LatencyMeasurement(
         samples=Samples(()),
         reference=None,
+        scale=1.0,
         doubt="",
         backend=name,
         version=backend.version,
@@ -194,12 +205,17 @@ def _imprecision(samples: Samples, config: LatencyConfig, limit_s: float) -> str
 
 def _disturbance(reference: Samples, load: float | None, config: LatencyConfig, reference_ms: float | None) -> str:
     """What was wrong with the machine meanwhile; nothing where all was quiet."""
-    if load is not None and load - IDLE_LOAD > cores() - config.threads:
+    if _overloaded(load, config):
         return f"other processes kept {load:.1f} of {cores()} cores busy"
     drift = reference.median_ms / reference_ms - 1 if reference_ms else 0.0
     if abs(drift) > config.tolerance:
         return f"the machine drifts: the reference network's time is {drift:+.1%} off"
     return ""
+
+
+def _overloaded(load: float | None, config: LatencyConfig) -> bool:
+    """Whether others kept more cores busy than the measurement left them."""
+    return load is not None and load - IDLE_LOAD > cores() - config.threads
 
 
 def _shape(network: nn.Module, input_shape: Shape | None) -> Shape:

@@ -17,6 +17,8 @@ class LatencyMeasurement:
     Attributes:
         samples: every repeat, by rounds.
         reference: those of the reference network, timed in between; none where a table was read.
+        scale: by what the clocked times are multiplied to be those at the device's usual speed: the reference's usual
+            time over its time meanwhile. 1 where nothing is usual yet, or the machine is far off.
         doubt: why the median is not to be relied on; empty where it is stable.
         backend: the runtime.
         version: the runtime's.
@@ -34,6 +36,7 @@ class LatencyMeasurement:
 
     samples: Samples
     reference: Samples | None
+    scale: float
     doubt: str
     backend: str
     version: str
@@ -55,27 +58,28 @@ class LatencyMeasurement:
 
     @property
     def samples_ms(self) -> tuple[float, ...]:
-        """Every repeat, ms."""
-        return self.samples.all_ms
+        """Every repeat at the device's usual speed, ms; as clocked they are in `samples`."""
+        return tuple(self.scale * value for value in self.samples.all_ms)
 
     @property
     def median_ms(self) -> float:
-        """Median latency, ms."""
-        return self.samples.median_ms
+        """Median latency at the device's usual speed, ms."""
+        return self.scale * self.samples.median_ms
 
     @property
     def iqr_ms(self) -> float:
         """Interquartile range of the latency, ms."""
-        return self.samples.iqr_ms
+        return self.scale * self.samples.iqr_ms
 
     @property
     def interval_ms(self) -> tuple[float, float]:
         """95 % confidence interval of the median, ms."""
-        return self.samples.interval_ms
+        low, high = self.samples.interval_ms
+        return self.scale * low, self.scale * high
 
     @property
     def reference_ms(self) -> float | None:
-        """Median of the reference network within the same rounds, ms."""
+        """Median of the reference network within the same rounds, as clocked, ms."""
         return self.reference.median_ms if self.reference else None
 
     def to_dict(self) -> dict[str, Any]:

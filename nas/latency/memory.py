@@ -7,16 +7,12 @@ one met and, with one trial at a time, proposes the same architectures.
 from __future__ import annotations
 
 import json
-import statistics
-from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from nas.config import LatencyConfig
 from nas.latency.backends import backend_for
 from nas.trial import Reading, reading_from_dict
-
-MOST_READINGS = 50  # of the reference network, the latest ones, that say what it takes on a device
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,6 @@ class LatencyMemory:
     def __init__(self, runs_dir: Path) -> None:
         self._file = runs_dir / ".latency" / "latencies.jsonl"
         self._known: dict[LatencyKey, Reading] = {}
-        self._references: dict[tuple[str, int], list[float]] = defaultdict(list)
         if self._file.exists():
             for line in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
                 self._read(line)
@@ -85,18 +80,6 @@ class LatencyMemory:
         with self._file.open("a", encoding="utf-8") as file:
             file.write("\n" * torn + json.dumps({"key": asdict(key), "reading": asdict(reading)}) + "\n")
 
-    def reference_ms(self, device: str, threads: int) -> float | None:
-        """What the reference network takes on a device (`fingerprint`): the median of its latest readings."""
-        readings = self._references[device, threads]
-        return statistics.median(readings[-MOST_READINGS:]) if readings else None
-
-    def remember_reference(self, device: str, threads: int, reading_ms: float) -> float:
-        """Takes in a reading of the reference network by itself; what it takes on the device, this one included."""
-        self._references[device, threads].append(reading_ms)
-        known = self.reference_ms(device, threads)
-        assert known is not None
-        return known
-
     def _read(self, line: str) -> None:
         """Takes in a line; a torn or foreign one is passed over, since it can only be measured again."""
         try:
@@ -111,8 +94,6 @@ class LatencyMemory:
 
     def _take(self, key: LatencyKey, reading: Reading) -> bool:
         """Whether a reading is news."""
-        if reading.reference_ms is not None:
-            self._references[key.device, key.threads].append(reading.reference_ms)
         known = self._known.get(key)
         if known is not None and (not known.doubt or reading.doubt):
             return False

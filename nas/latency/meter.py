@@ -21,7 +21,7 @@ from nas.trial import Reading
 class Measure(Protocol):
     """Measures variants in turn, wherever the device is; see `measure_interleaved`."""
 
-    def __call__(self, variants: list[Variant], *, device: str, reference_ms: float | None) -> list[LatencyMeasurement]:
+    def __call__(self, variants: list[Variant], *, device: str) -> list[LatencyMeasurement]:
         """Their latencies, in their order."""
         ...
 
@@ -50,7 +50,6 @@ class Meter:
         input_shape: (C, H, W) of the images.
         device: "cpu", "cuda:0", ...
         lane: this process's place in its lanes.
-        reference_ms: what the reference network takes on the device, if that is known.
         measure_with: measures variants elsewhere, on a node that is kept for it; None measures here.
     """
 
@@ -58,7 +57,6 @@ class Meter:
     input_shape: Shape
     device: str
     lane: Lane = field(default_factory=Lane)
-    reference_ms: float | None = None
     measure_with: Measure | None = None
     _known_ms: dict[tuple[object, ...], float] = field(default_factory=dict)
 
@@ -119,8 +117,8 @@ class Meter:
 
     def _measure(self, variants: list[Variant]) -> list[LatencyMeasurement]:
         if self.measure_with is not None:
-            return self.measure_with(variants, device=self.device, reference_ms=self.reference_ms)
-        return measure_interleaved(variants, device=self.device, lane=self.lane, reference_ms=self.reference_ms)
+            return self.measure_with(variants, device=self.device)
+        return measure_interleaved(variants, device=self.device, lane=self.lane)
 
 
 def _with_numbers(layer: nn.Module) -> nn.Module:

@@ -53,7 +53,7 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
         # Whatever the executor needs is up before a run is made.
         executor = stack.enter_context(_executor(plan, view))
         memory = LatencyMemory(plan.runs_dir)
-        plan, meter, device = _calmed(plan, executor, memory, view)
+        meter, device = _meter(plan, executor)
         store = _store(plan)
         stack.enter_context(store.locked())
         if plan.store is not None:
@@ -91,21 +91,12 @@ def _executor(plan: Plan, view: ProgressView) -> Iterator[Executor]:
         yield Executor(run_with_ray, measuring_node())
 
 
-def _calmed(plan: Plan, executor: Executor, memory: LatencyMemory, view: ProgressView) -> tuple[Plan, Meter, str]:
-    """The plan with what the reference network takes on the device, a meter that knows it, and the device."""
+def _meter(plan: Plan, executor: Executor) -> tuple[Meter, str]:
+    """What measures for the run's driver, and what tells the device that is timed from others."""
     meter = dataclasses.replace(plan.job.meter(), measure_with=executor.measure_with)
-    if plan.job.latency.backend == "table":
-        return plan, meter, timed_device(plan.job.latency, meter.device)
-    reference = meter.reference()
-    threads = plan.job.latency.threads
-    usual_ms = memory.remember_reference(reference.device, threads, reference.median_ms)
-    off = reference.median_ms / usual_ms - 1
-    if abs(off) > plan.job.latency.tolerance:
-        view.say(
-            f"This machine is not as usual: the reference network's time is {off:+.1%} off. Latencies are flagged."
-        )
-    job = dataclasses.replace(plan.job, reference_ms=usual_ms)
-    return dataclasses.replace(plan, job=job), dataclasses.replace(meter, reference_ms=usual_ms), reference.device
+    if executor.measure_with is None or plan.job.latency.backend == "table":
+        return meter, timed_device(plan.job.latency, meter.device)
+    return meter, meter.reference().device
 
 
 def _store(plan: Plan) -> RunStore:

@@ -1,0 +1,47 @@
+"""What the reference network usually takes on a device of this machine: the readings of all processes, in one file.
+
+A processor's speed wanders by some percent within minutes, for reasons that no program sees (its clock, its neighbours
+on the same host), and all networks' latencies wander along. Two processes can only agree on a latency if they know how
+fast the machine was meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import statistics
+from pathlib import Path
+
+LATEST = 50  # readings that count
+LONGEST_LINE = 32  # bytes
+
+
+def usual_ms(folder: Path, device: str) -> float | None:
+    """The median of the latest readings on a device (any words that tell devices apart), ms; None without any."""
+    try:
+        text = _file(folder, device).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    readings = []
+    for line in text[-LATEST * LONGEST_LINE :].splitlines()[-LATEST:]:
+        with contextlib.suppress(ValueError):  # a torn line
+            readings.append(float(line))
+    sane = [reading for reading in readings if 0 < reading < float("inf")]
+    return statistics.median(sane) if sane else None
+
+
+def note_reading(folder: Path, device: str, reading_ms: float) -> None:
+    """Adds a reading; where the file belongs to somebody else who does not share it, nothing happens."""
+    with contextlib.suppress(PermissionError):
+        file = os.open(_file(folder, device), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            with contextlib.suppress(PermissionError):
+                os.fchmod(file, 0o666)
+            os.write(file, f"{reading_ms:.9g}\n".encode())  # one write: lines of several processes do not mix
+        finally:
+            os.close(file)
+
+
+def _file(folder: Path, device: str) -> Path:
+    return folder / f"reference-{hashlib.sha256(device.encode()).hexdigest()[:12]}"
