@@ -25,7 +25,7 @@ def test_one_reading_that_is_off_does_not_move_it(tmp_path):
 
 
 def test_readings_of_long_ago_are_forgotten(tmp_path):
-    assert noted(tmp_path, *[1.23456789] * 200, *[2.3456789] * LATEST) == 2.3456789
+    assert noted(tmp_path, *[1.23456789] * 2000, *[2.3456789] * LATEST) == 2.3456789
 
 
 @pytest.mark.parametrize("foreign", [b"1.5e", b"\n\n", b"nan\n", b"-3\n", b"\xff\xfe\n", b"x" * 5000])

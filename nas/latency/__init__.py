@@ -6,4 +6,6 @@
     memory.py        latencies of earlier runs
     predictor.py     layers -> features.py -> regression.py (gaussian_process.py); calibrate.py judges it
     __main__.py      python -m nas.latency measure | calibrate | layers
+
+To measure a network, `nas.latency.measure.measure` is enough.
 """

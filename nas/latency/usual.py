@@ -13,18 +13,20 @@ import os
 import statistics
 from pathlib import Path
 
-LATEST = 50  # readings that count
+LATEST = 1000  # readings that count: of some searches, since a window of minutes would wander with the machine
 LONGEST_LINE = 32  # bytes
 
 
 def usual_ms(folder: Path, device: str) -> float | None:
     """The median of the latest readings on a device (any words that tell devices apart), ms; None without any."""
     try:
-        text = _file(folder, device).read_text(encoding="ascii", errors="replace")
+        with _file(folder, device).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LATEST * LONGEST_LINE))
+            lines = file.read().decode("ascii", errors="replace").splitlines()
     except OSError:
         return None
     readings = []
-    for line in text[-LATEST * LONGEST_LINE :].splitlines()[-LATEST:]:
+    for line in lines[-LATEST:]:
         with contextlib.suppress(ValueError):  # a torn line
             readings.append(float(line))
     sane = [reading for reading in readings if 0 < reading < float("inf")]
