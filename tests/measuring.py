@@ -19,6 +19,7 @@ def measurement(median_ms: float, config: LatencyConfig | None = None, **more: A
     made: dict[str, Any] = {
         "samples": Samples(((median_ms,),) * 6),
         "reference": Samples(((0.5,),) * 6),
+        "scale": 1.0,
         "doubt": "",
         "backend": "onnxruntime",
         "version": "0",

@@ -139,14 +139,14 @@ NOISY = tuple((float(n),) for n in range(1, 9))
 def test_a_median_that_is_not_known_well_enough_is_doubted(scripted, rounds, doubt):
     measured, calls = scripted([CALM, rounds])
     assert not measured.stable and doubt in measured.doubt
-    assert len(calls) == measuring.MOST_ATTEMPTS == 3
+    assert len(calls) == measuring.MOST_ATTEMPTS == 2
 
 
 @pytest.mark.parametrize(("off", "said"), [(1.5, "+50.0%"), (0.5, "-50.0%"), (1.03, "+3.0%")])
 def test_a_machine_that_drifts_is_doubted_and_said_by_how_much(scripted, off, said):
     measured, calls = scripted([((2 * off, 2 * off),) * 8, CALM], reference_ms=2.0)
     assert measured.doubt == f"the machine drifts: the reference network's time is {said} off"
-    assert len(calls) == 3
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize(("load", "calm"), [(None, True), (0.0, True), (10.0, True), (20.5, False)])
@@ -155,7 +155,7 @@ def test_a_loaded_machine_is_doubted_once_the_cores_are_too_few(scripted, monkey
     measured, calls = scripted([CALM, CALM], load=load, threads=4)
     assert (measured.doubt == "") is calm and measured.load == load
     assert calm or measured.doubt == "other processes kept 20.5 of 20 cores busy"
-    assert len(calls) == (1 if calm else 3)
+    assert len(calls) == (1 if calm else 2)
 
 
 def test_the_first_attempt_without_doubt_counts(scripted):
@@ -211,7 +211,7 @@ def test_what_the_machine_wanders_is_taken_out_of_a_latency(scripted):
     measured, _ = scripted([slower, ((2.03, 2.03),) * 8], reference_ms=1.0)
     assert measured.stable and measured.median_ms == pytest.approx(2.0)
     assert measured.samples.median_ms == 2.03 and measured.reference_ms == 1.015
-    assert set(measured.samples_ms) == {pytest.approx(2.0)}
+    assert measured.samples_ms == pytest.approx([2.0] * 16)
 
 
 def test_a_machine_that_is_far_off_is_another_one(scripted):

@@ -50,7 +50,7 @@ def test_settings_that_cannot_be_are_refused_in_one_line(lane, settings, part):
     with pytest.raises(ValueError) as refused:
         measure(network(), LatencyConfig(**settings), input_shape=SHAPE, lane=lane)
     assert part in str(refused.value) and "\n" not in str(refused.value)
-    assert is_free(lane._folder)
+    assert is_free(lane.folder)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from nas.latency.sampling import FEWEST_ROUNDS, Samples, TimeOnce, sample, warm_
 from nas.latency.usual import note_reading, usual_ms
 from nas.networks.quantized import QuantizedNetwork, quantize
 
-MOST_ATTEMPTS = 3  # at a median that can be relied on
+MOST_ATTEMPTS = 2  # at a median that can be relied on: most disturbances are bursts, or go on for minutes
 FAR_OFF = 0.1  # of its usual speed: then the machine is another one, and nothing is taken out of a latency
 IDLE_LOAD = 0.25  # cores; what a machine that does nothing else has
 
