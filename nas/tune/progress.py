@@ -89,7 +89,7 @@ class ProgressView:
         if record.accuracy is not None:
             words.append(f"accuracy {record.accuracy:.4f}")
         if record.cost is not None:
-            words += [f"{record.cost.latency.median_ms:8.3f} ms", f"{record.cost.params:>10,} params"]
+            words += [f"{record.cost.latency.median_ms:8.4f} ms", f"{record.cost.params:>10,} params"]
         if record.accuracy is not None:
             words.append(f"{record.train_s:6.1f} s" + ("  on the front" if record in front else ""))
         if record.reason:
@@ -108,14 +108,15 @@ class ProgressView:
                 str(row["trial"]),
                 f"{row['accuracy']:.4f}",
                 f"{row['test_accuracy']:.4f}",
-                f"{row['latency_ms']:.3f}",
-                f"{row['latency_low_ms']:.3f} to {row['latency_high_ms']:.3f}",
+                f"{row['latency_ms']:.4f}",
+                f"{row['latency_low_ms']:.4f} to {row['latency_high_ms']:.4f}",
                 f"{row['params']:,}",
                 f"{row['macs']:,}",
             )
         self._console.print(table)
-        for doubt, rows in front.loc[front["latency_doubt"] != ""].groupby("latency_doubt")["trial"]:
-            self.say(f"Latency flagged, {doubt}: trials {', '.join(map(str, rows))}")
+        flagged = front.loc[front["latency_doubt"] != ""]
+        for why, rows in flagged.groupby(flagged["latency_doubt"].str.split(":").str[0])["trial"]:
+            self.say(f"Latency flagged, {why}: trials {', '.join(map(str, rows))} (see latency_doubt in pareto.csv)")
         self.say(f"The search ended: {ENDINGS[reason]}.")
         if not len(front):
             self.say("No trial completed within the constraints, so there is no front.")
