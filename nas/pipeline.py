@@ -10,6 +10,7 @@ after training: what is reported is what is shipped. This module knows neither R
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
@@ -96,7 +97,9 @@ class Job:
         """What runs on the device instead of a fused and merged network: itself, or its quantized form."""
         if self.latency.dtype != "int8":
             return deployed
-        images = self.data.normalize(self.data.train.x[:CALIBRATION_IMAGES])
+        # From all over the training data, which may be in the order of its classes.
+        every = max(1, len(self.data.train.x) // CALIBRATION_IMAGES)
+        images = self.data.normalize(self.data.train.x[::every][:CALIBRATION_IMAGES])
         return quantize(deployed, images, self.latency.threads)
 
 
@@ -216,8 +219,9 @@ def _shipped(deployed: nn.Module, job: Job, known: Known, meter: Meter) -> tuple
     """The network as it ships, and its latency if that is remembered for the same mergers."""
     reading = known.remembered
     if reading is not None and job.merge == "latency":
-        plan = MergePlan(reading.merges)
-        return Merged(apply_merges(deployed, plan), plan), reading
+        with contextlib.suppress(ValueError):  # planned by other code, it may not fit: then all is measured anew
+            plan = MergePlan(reading.merges)
+            return Merged(apply_merges(deployed, plan), plan), reading
     merged = meter.merged(deployed, job.merge)
     return merged, reading if reading is not None and reading.merges == merged.plan.segments else None
 

@@ -15,6 +15,7 @@ from nas.latency.backends import LATENCY_BACKENDS, LatencyBackend
 from nas.latency.machine import fingerprint
 from nas.latency.measure import Variant, measure, measure_interleaved
 from nas.latency.prepared import Prepared
+from nas.latency.reference import reference_name
 from nas.latency.sampling import Samples
 from nas.latency.usual import usual_ms
 from nas.networks.quantized import QuantizedNetwork, quantize
@@ -168,8 +169,8 @@ def test_the_first_attempt_without_doubt_counts(scripted):
 def test_the_limit_is_that_of_all_attempts_and_all_variants(scripted, monkeypatch):
     now = iter(range(100))
     monkeypatch.setattr(measuring, "cpu_time", lambda: machine.CpuTime(2.0 * next(now), 0, 0))
-    *measured, calls = scripted([CALM, NOISY, CALM], variants=2, limit_s=1.6)
-    assert [limit for _, limit in calls] == [3.2, pytest.approx(1.2)]
+    *measured, calls = scripted([CALM, NOISY, CALM], variants=2, limit_s=3.0)
+    assert [limit for _, limit in calls] == [6.0, pytest.approx(4.0)]
     assert [each.stable for each in measured] == [False, True]
     assert measured[0].measure_s == 4.0
 
@@ -223,4 +224,4 @@ def test_the_usual_reading_is_that_of_all_processes(scripted, lane):
     for taken in (1.0, 1.01, 1.02):
         measured, _ = scripted([((taken, taken),) * 8, CALM])
     assert measured.scale == pytest.approx(1.005 / 1.02)
-    assert usual_ms(lane.folder, f"{fingerprint('cpu')}, 1 threads") == 1.01
+    assert usual_ms(lane.folder, reference_name(LatencyConfig(), "cpu")) == 1.01

@@ -48,7 +48,11 @@ class LatencyBackend:
     @property
     def version(self) -> str:
         """The package's version."""
-        return nas.__version__ if self.package == "nas" else importlib.metadata.version(self.package)
+        if self.package == "nas":
+            return nas.__version__
+        # The package may come from a distribution of another name (onnxruntime-gpu).
+        names = importlib.metadata.packages_distributions().get(self.package, [self.package])
+        return importlib.metadata.version(names[0])
 
 
 LATENCY_BACKENDS: dict[str, LatencyBackend] = {
@@ -60,6 +64,11 @@ LATENCY_BACKENDS: dict[str, LatencyBackend] = {
     "tensorrt": LatencyBackend(tensorrt, "tensorrt", "tensorrt", devices=("cuda",)),
     "table": LatencyBackend(looked_up, "nas", devices=("cpu", "cuda")),
 }
+
+
+def cuda_options(config: LatencyConfig, device: str) -> str:
+    """The options that decide a latency on a GPU, in words; nothing on the CPU."""
+    return " graphs" * config.cuda_graphs + " flushed" * config.flush_l2 if device != "cpu" else ""
 
 
 def backend_for(config: LatencyConfig, device: str) -> tuple[str, LatencyBackend]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def run_calibrate(config: CalibrateConfig, out: Path) -> None:
     """
     device = _device(config)
     check_threads(config.latency)
+    check_writable(out)
     space = load_space(config.space)
     shape, classes = _images(config)
     where = conditions(config.latency, device, timed_device(config.latency, device), shape, classes, config.merge)
@@ -82,6 +84,7 @@ def run_layers(config: LayersConfig, out: Path) -> None:
     """
     device = _device(config)
     check_threads(config.latency)
+    check_writable(out)
     space = load_space(config.space)
     shape, classes = _images(config)
     meter = Meter(config.latency, shape, device)
@@ -95,6 +98,20 @@ def run_layers(config: LayersConfig, out: Path) -> None:
     write_table(out, table)
     print(f"Table: {out}")
     print(f"Next: python -m nas.search space={config.space} latency.backend=table latency.table={out}")
+
+
+def check_writable(out: Path) -> None:
+    """Holds a file's name against the file system, before minutes of measuring.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"out={out} cannot be written: {error}") from None
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise ValueError(f"out={out} cannot be written: {'it is a folder' if out.is_dir() else 'no permission'}")
 
 
 def _device(config: TargetConfig) -> str:

@@ -66,11 +66,20 @@ class Lane:
     @contextlib.contextmanager
     def measuring(self, device: str) -> Iterator[None]:
         """A device for a measurement alone. Work of this process that is in a lane lets go meanwhile."""
+        with (
+            self.resting(),
+            self._locked(f"{device}.turnstile", fcntl.LOCK_EX),
+            self._locked(f"{device}.room", fcntl.LOCK_EX),
+        ):
+            yield
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Work of this process that is in a lane lets go for a while, such as for a measurement made by another."""
         if self._working:
             self._leave()
         try:
-            with self._locked(f"{device}.turnstile", fcntl.LOCK_EX), self._locked(f"{device}.room", fcntl.LOCK_EX):
-                yield
+            yield
         finally:
             if self._working:
                 self._enter()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +19,10 @@ from nas.latency.backends import backend_for
 from nas.latency.lane import Lane
 from nas.latency.machine import cores, cpu_time, fingerprint, load_between
 from nas.latency.measurement import LatencyMeasurement, Shape
-from nas.latency.prepared import TABLE, Prepared
-from nas.latency.reference import batch_of_noise, reference
+from nas.latency.prepared import TABLE, Prepared, not_supported
+from nas.latency.reference import batch_of_noise, reference, reference_name
 from nas.latency.sampling import FEWEST_ROUNDS, Samples, TimeOnce, sample, warm_up
+from nas.latency.table import table_of
 from nas.latency.usual import note_reading, usual_ms
 from nas.networks.quantized import QuantizedNetwork, quantize
 
@@ -98,6 +101,8 @@ def measure_interleaved(
             raise ValueError("what is interleaved must have one number of threads, one tolerance and one limit")
     check_threads(first)
     with contextlib.ExitStack() as stack:
+        if where != "cpu":
+            stack.enter_context(torch.cuda.device(where))  # events and graphs are those of the current device
         ready = [_prepare(stack, each, where) for each in variants]
         if all(each.prepared.clock == TABLE for each in ready):
             return [_read_off(each) for each in ready]
@@ -105,7 +110,7 @@ def measure_interleaved(
         times = [beside.time_once, *(each.prepared.time_once for each in ready)]
         limit_s = first.limit_s * len(variants)
         place = lane or Lane()
-        name = f"{fingerprint(where)}, {first.threads} threads"
+        name = reference_name(first, where)
         usual = reference_ms or usual_ms(place.folder, name)
         (calm, *taken), load, measure_s = _attempts(times, first, limit_s, (place, where), usual)
     disturbance = _disturbance(calm, load, first, usual)
@@ -139,7 +144,10 @@ def _prepare(stack: contextlib.ExitStack, variant: Variant, device: str) -> _Rea
     network = copy.deepcopy(variant.network).to(device).eval()
     images = batch_of_noise(shape, config.batch_size, device)
     if config.dtype == "int8" and not isinstance(network, QuantizedNetwork):
-        network = quantize(network, images[:1])  # the scales matter for its outputs, not for its time
+        try:
+            network = quantize(network, images[:1])  # the scales matter for its outputs, not for its time
+        except Exception as error:  # exporter and quantizer raise their own kinds
+            raise not_supported(name, error) from None
     prepared = stack.enter_context(backend.prepare(network, images, config))
     unmeasured = LatencyMeasurement(
         samples=Samples(()),
@@ -169,7 +177,10 @@ def _read_off(ready: _Ready) -> LatencyMeasurement:
 
 def timed_device(config: LatencyConfig, device: str) -> str:
     """What tells devices apart that are timed: the fingerprint of one here, the name of a table of another."""
-    return f"table {config.table}" if config.backend == "table" else fingerprint(device)
+    if config.backend != "table":
+        return fingerprint(device)
+    told = json.dumps(table_of(config), sort_keys=True)
+    return f"table {hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
 def _attempts(
@@ -189,7 +200,8 @@ def _attempts(
         load = load_between(begin, end)
         doubts = [_disturbance(taken[0], load, config, reference_ms)]
         doubts += [_imprecision(samples, config, limit_s) for samples in taken[1:]]
-        if not any(doubts) or spent_s >= limit_s or attempt == MOST_ATTEMPTS:
+        # With less than half the time left, another attempt would hardly be better.
+        if not any(doubts) or 2 * spent_s > limit_s or attempt == MOST_ATTEMPTS:
             return taken, load, spent_s
         attempt += 1
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from nas.config import LatencyConfig
-from nas.latency.backends import backend_for
+from nas.latency.backends import backend_for, cuda_options
 from nas.trial import Reading, reading_from_dict
 
 
@@ -42,13 +42,12 @@ def latency_key(
 ) -> LatencyKey:
     """The key of a network's latency on a device ("cpu", "cuda:0") of a machine (its `fingerprint`)."""
     name, backend = backend_for(config, device)
-    graphs = " graphs" * config.cuda_graphs + " flushed" * config.flush_l2 if device != "cpu" else ""
     return LatencyKey(
         deploy_id=deploy_id,
         input_shape=input_shape,
         num_classes=num_classes,
         merge=merge,
-        backend=f"{name} {backend.version}{graphs}",
+        backend=f"{name} {backend.version}{cuda_options(config, device)}",
         dtype=config.dtype,
         memory_format=config.memory_format,
         batch_size=config.batch_size,

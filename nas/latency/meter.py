@@ -117,7 +117,8 @@ class Meter:
 
     def _measure(self, variants: list[Variant]) -> list[LatencyMeasurement]:
         if self.measure_with is not None:
-            return self.measure_with(variants, device=self.device)
+            with self.lane.resting():
+                return self.measure_with(variants, device=self.device)
         return measure_interleaved(variants, device=self.device, lane=self.lane)
 
 

@@ -23,6 +23,9 @@ def onnxruntime(network: nn.Module, batch: Tensor, config: LatencyConfig) -> Ite
     provider = "CUDAExecutionProvider" if batch.is_cuda else "CPUExecutionProvider"
     if provider not in ort.get_available_providers():
         raise ValueError(f"latency.backend=onnxruntime has no {provider} here: pip install onnxruntime-gpu")
+    # TensorFloat-32 is not the float32 that is asked for.
+    cuda = (provider, {"device_id": batch.device.index or 0, "use_tf32": 0})
+    chosen = cuda if batch.is_cuda else provider
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = config.threads, 1
     options.log_severity_level = 3
@@ -30,9 +33,11 @@ def onnxruntime(network: nn.Module, batch: Tensor, config: LatencyConfig) -> Ite
     options.add_session_config_entry("session.force_spinning_stop", "1")
     file = _file("onnxruntime", network, batch)
     try:
-        session = ort.InferenceSession(file, options, providers=[provider])
+        session = ort.InferenceSession(file, options, providers=[chosen])
     except Exception as error:  # its errors have no type of their own
         raise not_supported("onnxruntime", error) from None
+    if provider not in session.get_providers():  # ONNX Runtime would go on with the CPU without a word
+        raise ValueError(f"latency.backend=onnxruntime: {provider} cannot be loaded (CUDA, cuDNN libraries)")
     if batch.is_cuda:
         yield _bound(session, batch)
         return

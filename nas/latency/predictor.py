@@ -12,7 +12,7 @@ import numpy as np
 
 from nas.architecture import Architecture
 from nas.config import LatencyConfig, first_line
-from nas.latency.backends import backend_for
+from nas.latency.backends import backend_for, cuda_options
 from nas.latency.features import FEATURES_VERSION, features
 from nas.latency.measurement import Shape
 from nas.latency.regression import Array, LatencyRegression, Prediction
@@ -60,7 +60,7 @@ def conditions(
     name, backend = backend_for(config, device)
     return Conditions(
         device=fingerprint,
-        backend=f"{name} {backend.version}",
+        backend=f"{name} {backend.version}{cuda_options(config, device)}",
         dtype=config.dtype,
         batch_size=config.batch_size,
         threads=config.threads,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import nn
 
 from nas.config import LatencyConfig
 from nas.latency.backends import LATENCY_BACKENDS
+from nas.latency.machine import fingerprint
 from nas.latency.prepared import Prepared
 
 REFERENCE_SHAPE = (3, 32, 32)
@@ -20,10 +20,16 @@ REFERENCE_SHAPE = (3, 32, 32)
 def reference(config: LatencyConfig, device: str) -> Iterator[Prepared]:
     """The reference network, ready on a device; in the device's usual runtime, whatever else is timed."""
     name = "onnxruntime" if device == "cpu" else "torch"
-    usual = replace(config, backend=name, batch_size=1, dtype="float32", memory_format="contiguous")
+    usual = LatencyConfig(backend=name, threads=config.threads, memory_format="contiguous")
     network, images = reference_network().to(device), batch_of_noise(REFERENCE_SHAPE, 1, device)
     with LATENCY_BACKENDS[name].prepare(network, images, usual) as ready:
         yield ready
+
+
+def reference_name(config: LatencyConfig, device: str) -> str:
+    """What tells readings of the reference apart that cannot be compared."""
+    name = "onnxruntime" if device == "cpu" else "torch"
+    return f"{fingerprint(device)}, {config.threads} threads, {name} {LATENCY_BACKENDS[name].version}"
 
 
 def batch_of_noise(input_shape: tuple[int, int, int], batch_size: int, device: str) -> torch.Tensor:

@@ -14,6 +14,7 @@ from nas.latency.measure import Variant, measure_interleaved
 from nas.latency.measurement import LatencyMeasurement, Shape
 from nas.latency.meter import Meter
 from nas.latency.prepared import NotSupported
+from nas.latency.table import table_of
 from nas.networks.builder import build
 from nas.networks.folding import faded, fold_norms
 from nas.networks.fusing import fuse
@@ -65,6 +66,8 @@ def installed_backends(config: LatencyConfig, device: str) -> list[str]:
     for name in LATENCY_BACKENDS:
         try:
             backend_for(replace(config, backend=name), device)
+            if name == "table":
+                table_of(config)
         except ValueError:
             continue
         able.append(name)

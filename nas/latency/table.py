@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.config import LatencyConfig, first_line
+from nas.config import LatencyConfig, first_line, user_path
 from nas.cost import on_meta
 from nas.latency.measurement import Shape
 from nas.latency.prepared import TABLE, NotSupported, Prepared
@@ -38,11 +38,14 @@ def layers_of(network: nn.Module, input_shape: Shape) -> dict[str, tuple[nn.Modu
         times[name] += 1
         found.setdefault(name, (module, (channels, height, width)))
 
-    for module in probe.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_pre_hook(see)
-    with torch.no_grad():
-        probe(image)
+    timed = [module for module in probe.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    hooks = [module.register_forward_pre_hook(see) for module in timed]
+    try:
+        with torch.no_grad():
+            probe(image)
+    finally:
+        for hook in hooks:  # the layers are handed out, to be timed
+            hook.remove()
     return {name: (*found[name], times[name]) for name in found}
 
 
@@ -104,7 +107,7 @@ def table_of(config: LatencyConfig) -> dict[str, float]:
     """
     if config.table is None:
         raise ValueError("latency.backend=table needs latency.table=FILE, as python -m nas.latency layers writes it")
-    return read_table(Path(config.table))
+    return read_table(user_path("latency.table", config.table))
 
 
 def write_table(file: Path, table: Mapping[str, float]) -> None:

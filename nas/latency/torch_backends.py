@@ -31,14 +31,16 @@ def torch_compile(network: nn.Module, batch: Tensor, config: LatencyConfig) -> I
     # Inductor lays convolutions out as it finds best.
     memory_format = "contiguous" if config.memory_format == "auto" else config.memory_format
     graphs = {"triton.cudagraphs": config.cuda_graphs} if batch.is_cuda else {}
-    with _threads(config.threads), torch.inference_mode():
+    # Networks of one class share a limit of compilations, beyond which they silently run eager.
+    unlimited = torch._dynamo.config.patch(recompile_limit=10_000, accumulated_recompile_limit=10_000)
+    with _threads(config.threads), torch.inference_mode(), unlimited:
         placed, images = _placed(network, batch, memory_format)
         compiled = torch.compile(placed, dynamic=False, options={"freezing": True, **graphs})
         try:
-            compiled(images)
-        except Exception as error:  # inductor and the compiler behind it raise their own kinds
-            raise not_supported("torch_compile", error) from None
-        try:
+            try:
+                compiled(images)
+            except Exception as error:  # inductor and the compiler behind it raise their own kinds
+                raise not_supported("torch_compile", error) from None
             yield _timed(compiled, images, config, memory_format)
         finally:
             torch.compiler.reset()
@@ -63,8 +65,8 @@ def _eager(network: nn.Module, batch: Tensor, config: LatencyConfig, memory_form
     with torch.cuda.graph(graph):
         logits = placed(images)
 
-    def replay(_images: Tensor) -> Tensor:
-        graph.replay()
+    def replay(_images: Tensor, _weights: nn.Module = placed) -> Tensor:
+        graph.replay()  # it reads the weights where they lie, and does not keep them there
         return logits
 
     return _timed(replay, images, config, memory_format)

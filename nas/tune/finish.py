@@ -98,8 +98,8 @@ def _export(store: RunStore, job: Job, meter: Meter, front: list[TrialRecord], s
         say(f"exporting {i} of {len(front)}: trial {record.trial}")
         meter.lane.breathe()
         network, merges = _network(store, job, record)
-        model = Model(record.architecture, network, job.shipped(network), merges, job.data, _metrics(record, job))
         try:
+            model = Model(record.architecture, network, job.shipped(network), merges, job.data, _metrics(record, job))
             export_model(model, store.model_dir(record.trial))
         except Exception as error:  # whatever an exporter or a runtime raises, the other networks are exported
             say(f"trial {record.trial} is not exported: {error}")

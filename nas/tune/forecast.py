@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.linalg import LinAlgError
 
 from nas.architecture import Architecture
 from nas.latency.predictor import Conditions, LatencyPredictor, rows_of
@@ -26,11 +27,18 @@ class Forecast:
         """Takes in a measured latency; predictions are none."""
         if reading.source == "predicted":
             return
-        self._rows.append(rows_of([arch], self._where)[0])
-        self._latency_ms.append(reading.median_ms)
+        if reading.median_ms > 0:
+            self._rows.append(rows_of([arch], self._where)[0])
+            self._latency_ms.append(reading.median_ms)
 
     def predict(self, arch: Architecture) -> Reading | None:
-        """The latency of an architecture with its 90 % interval; None while too little is known."""
+        """The latency of an architecture with its 90 % interval; None while too little is known for one."""
+        try:
+            return self._predicted(arch)
+        except (ValueError, LinAlgError):  # an architecture that does not fit the images: its trial will say so
+            return None
+
+    def _predicted(self, arch: Architecture) -> Reading | None:
         if len(self._rows) >= max(FEWEST_NETWORKS, GROWTH * self._fitted):
             self._regression, self._fitted = fit(np.array(self._rows), self._latency_ms), len(self._rows)
         if self._regression is None:

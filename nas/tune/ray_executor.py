@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayTaskError
 
 from nas.config import SearchConfig, first_line
 from nas.latency.measure import Variant, measure_interleaved
@@ -135,12 +136,20 @@ def measuring_node() -> Measure | None:
         return None
 
     def measure_there(variants: list[Variant], **how: Any) -> list[LatencyMeasurement]:
-        return ray.get(_measure_there.remote(variants, how))
+        try:
+            return ray.get(_measure_there.remote(variants, how))
+        except RayTaskError as error:
+            raise error.cause from None
 
     return measure_there
 
 
-@ray.remote(num_cpus=0, resources={"latency": 1})
+# Ray hides GPUs from tasks that ask for none.
+@ray.remote(
+    num_cpus=0,
+    resources={"latency": 1},
+    runtime_env={"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}},
+)
 def _measure_there(variants: list[Variant], how: dict[str, Any]) -> list[LatencyMeasurement]:
     return measure_interleaved(variants, **how)
 
