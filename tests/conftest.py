@@ -1,14 +1,24 @@
 """Fixtures that several test files ask for by name."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from nas.config import LatencyConfig
 from nas.latency import sampling
 from nas.latency.lane import Lane
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_core_each() -> None:
+    """Every worker of the suite, and every command that it starts, keeps to one core: there are as many workers."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 @pytest.fixture(scope="module")
