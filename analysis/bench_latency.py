@@ -29,8 +29,8 @@ from nas.config import LatencyConfig
 from nas.cost import count
 from nas.latency.backends import LATENCY_BACKENDS
 from nas.latency.lane import Lane
-from nas.latency.machine import cores, fingerprint
-from nas.latency.measure import Variant, device_named, measure_interleaved
+from nas.latency.machine import cores, device_named, fingerprint, lane_of
+from nas.latency.measure import Variant, measure_interleaved
 from nas.latency.meter import Meter
 from nas.latency.side_by_side import forms_of, installed_backends
 from nas.networks.builder import build
@@ -154,7 +154,7 @@ def peak_macs_per_s(threads: int, device: str) -> float:
         batch = torch.randn(size, size, 1, 1, device=device)
         for backend in ("torch", "onnxruntime") if device == "cpu" else ("torch",):
             config = LatencyConfig(backend=backend, threads=threads, memory_format="contiguous")
-            with LATENCY_BACKENDS[backend].prepare(network, batch, config) as ready, Lane().measuring(where):
+            with LATENCY_BACKENDS[backend].prepare(network, batch, config) as ready, Lane().measuring(lane_of(where)):
                 best = max(best, size**3 / min(ready.time_once() for _ in range(30)) * 1e3)
     return best
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +57,19 @@ def make(settings: Mapping[str, Any], schema: type[ConfigT]) -> ConfigT:
     assert isinstance(config, schema)
     validate(config)
     return config
+
+
+def exit_code(program: str, act: Callable[[], object]) -> int:
+    """Does what a command is for; 0, or 2 for bad input and 130 for Ctrl-C, each said in one line."""
+    try:
+        act()
+    except ValueError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+    return 0
 
 
 def given_keys(settings: Mapping[str, Any]) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,30 @@ def count(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[int, i
         probe(image)
     params = sum(parameter.numel() for parameter in network.parameters())
     return params, counter.get_total_flops() // 2
+
+
+def entering_shapes(
+    network: nn.Module, input_shape: tuple[int, int, int], names: Sequence[str]
+) -> list[tuple[str, tuple[int, int, int]]]:
+    """The (C, H, W) that enters each of some named modules, in the order in which they run; 1 for sizes that it lacks.
+
+    A module that runs twice is there twice. Found on the meta device: the network is not changed.
+    """
+    seen: list[tuple[str, tuple[int, int, int]]] = []
+
+    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            channels, height, width = (*inputs[0].shape[1:], 1, 1)[:3]
+            seen.append((name, (channels, height, width)))
+
+        return hook
+
+    probe, image = on_meta(network, input_shape)
+    for name in names:
+        probe.get_submodule(name).register_forward_pre_hook(record(name))
+    with torch.no_grad():
+        probe(image)
+    return seen
 
 
 def on_meta(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[nn.Module, Tensor]:

@@ -24,11 +24,10 @@ from nas.architecture import Architecture
 from nas.config import LatencyConfig, TrainConfig, first_line
 from nas.cost import count
 from nas.data import ImageData
-from nas.latency.backends import backend_for
+from nas.latency.conditions import Conditions, Instrument, conditions
 from nas.latency.lane import Lane
-from nas.latency.measure import check_threads, device_named
-from nas.latency.meter import Merged, Meter, reading_of
-from nas.latency.table import table_of
+from nas.latency.machine import device_named, lane_of
+from nas.latency.meter import MeasuringNode, Merged, Meter, reading_of
 from nas.networks.builder import build
 from nas.networks.fusing import fuse
 from nas.networks.merging import MergePlan, apply_merges
@@ -87,11 +86,23 @@ class Job:
         train, validation = self.data.train.to(self.device), self.data.validation.to(self.device)
         return replace(self, data=replace(self.data, train=train, validation=validation))
 
-    def meter(self) -> Meter:
-        """What measures for this job in this process, which takes part in the lanes of the devices that it loads."""
-        device = latency_device(self.latency, self.device)
-        lane = Lane("cpu", *([f"cuda:{torch.cuda.current_device()}"] if self.device == "cuda" else []))
-        return Meter(self.latency, self.data.input_shape, device, lane)
+    def meter(self, node: MeasuringNode | None = None) -> Meter:
+        """What measures for this job in this process, which takes part in the lanes of the devices that it loads.
+
+        Args:
+            node: measures instead of this machine; a table is read here all the same.
+
+        Raises:
+            ValueError: this machine is to measure on a device that it lacks.
+        """
+        node = None if self.latency.backend == "table" else node
+        asked = self.device if self.latency.device == "auto" else self.latency.device
+        lane = Lane("cpu", *([lane_of(device_named("cuda"))] if self.device == "cuda" else []))
+        return Meter(self.latency, self.data.input_shape, asked if node else device_named(asked), lane, node)
+
+    def conditions(self, using: Instrument) -> Conditions:
+        """Under which latencies of this job are measured."""
+        return conditions(self.latency, using, self.data.input_shape, self.data.num_classes, self.merge)
 
     def shipped(self, deployed: nn.Module) -> nn.Module:
         """What runs on the device instead of a fused and merged network: itself, or its quantized form."""
@@ -181,7 +192,7 @@ def _judge(trial: int, arch: Architecture, job: Job, known: Known, keep: Keep, m
     train_s, waiting_s = spent()
 
     deployed = apply_merges(fuse(network), shipped.plan)
-    accuracy = evaluate(job.shipped(deployed), job.data, job.data.validation)
+    accuracy = evaluate(job.shipped(deployed), job.data, job.data.validation, between_batches=lane.breathe)
     yield Rung(trial, epochs, accuracy, loss)
     keep(deployed, shipped.plan)
     yield Ended(trial, TrialState.COMPLETED, "", accuracy, epochs, train_s, waiting_s)
@@ -198,21 +209,27 @@ class Price(NamedTuple):
 def price(arch: Architecture, job: Job, known: Known, meter: Meter) -> Price:
     """What an architecture costs as it will ship: nothing needs to be trained for it.
 
-    A latency that is remembered is taken; one whose prediction leaves no hope that it keeps the constraints is not
-    measured.
+    A latency that is remembered is taken. What breaks a constraint even at the best that its prediction hopes for is
+    not measured; with merge=latency it is priced as merged by MACs.
     """
     deployed = build(arch, num_classes=job.data.num_classes, input_shape=job.data.input_shape, form="deploy")
+    if known.predicted is not None:
+        unmeasured = meter.merged(deployed, "macs" if job.merge == "latency" else job.merge)
+        size = count(unmeasured.network, job.data.input_shape)
+        if broken_constraint(Cost(*size, at_best(known.predicted)), job.constraints):
+            return Price(Cost(*size, known.predicted), unmeasured)
     shipped, remembered = _shipped(deployed, job, known, meter)
-    params, macs = count(shipped.network, job.data.input_shape)
+    size = count(shipped.network, job.data.input_shape)
     if remembered is not None:
-        return Price(Cost(params, macs, remembered), shipped)
-    if shipped.measurement is None and known.predicted is not None:
-        hoped = replace(known.predicted, median_ms=known.predicted.low_ms)
-        if broken_constraint(Cost(params, macs, hoped), job.constraints):
-            return Price(Cost(params, macs, known.predicted), shipped)
+        return Price(Cost(*size, remembered), shipped)
     measured = shipped.measurement or meter.measure(shipped.network)[0]
     spent_s = (measured.prepare_s, measured.measure_s)
-    return Price(Cost(params, macs, reading_of(measured, shipped.plan)), shipped, spent_s)
+    return Price(Cost(*size, reading_of(measured, shipped.plan)), shipped, spent_s)
+
+
+def at_best(reading: Reading) -> Reading:
+    """A reading as if its median were the low end of its interval."""
+    return replace(reading, median_ms=reading.low_ms)
 
 
 def _shipped(deployed: nn.Module, job: Job, known: Known, meter: Meter) -> tuple[Merged, Reading | None]:
@@ -224,23 +241,6 @@ def _shipped(deployed: nn.Module, job: Job, known: Known, meter: Meter) -> tuple
             return Merged(apply_merges(deployed, plan), plan), reading
     merged = meter.merged(deployed, job.merge)
     return merged, reading if reading is not None and reading.merges == merged.plan.segments else None
-
-
-def check_latency(job: Job) -> None:
-    """Holds how latencies are to be measured against this machine.
-
-    Raises:
-        ValueError: a runtime that is not installed or does not run there, more threads than cores, a bad table.
-    """
-    backend_for(job.latency, latency_device(job.latency, job.device))
-    check_threads(job.latency)
-    if job.latency.backend == "table":
-        table_of(job.latency)
-
-
-def latency_device(config: LatencyConfig, train_device: str) -> str:
-    """Where latencies are measured ("cpu", "cuda:0")."""
-    return device_named(train_device if config.device == "auto" else config.device)
 
 
 def broken_constraint(cost: Cost, constraints: tuple[Constraint, ...]) -> str | None:

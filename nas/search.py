@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
-from nas.command_line import help_text, settings_from_words
+from nas.command_line import exit_code, help_text, make_config, settings_from_words
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -14,22 +15,16 @@ def main(words: Sequence[str] | None = None) -> int:
     if any(word in ("-h", "--help", "help") for word in words):
         print(help_text())
         return 0
-    try:
-        settings = settings_from_words(words)
-        # Only now: --help and a mistyped key should not wait for torch.
-        from nas.command_line import make_config
+    return exit_code("nas.search", partial(_search, words))
 
-        make_config(settings)
-        from nas.tune.run import run_search
 
-        run_search(**settings)
-    except ValueError as error:
-        print(f"nas.search: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("nas.search: interrupted", file=sys.stderr)
-        return 130
-    return 0
+def _search(words: Sequence[str]) -> None:
+    settings = settings_from_words(words)
+    make_config(settings)
+    # Only now: --help and a mistyped key should not wait for torch.
+    from nas.tune.run import run_search
+
+    run_search(**settings)
 
 
 if __name__ == "__main__":

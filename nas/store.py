@@ -15,6 +15,7 @@ from typing import Any
 
 from nas.command_line import config_to_yaml, make_config
 from nas.config import SearchConfig, user_path
+from nas.files import write_at_once
 from nas.trial import Event, TrialRecord, event_from_dict, event_to_dict, records_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -74,7 +75,7 @@ class RunStore:
     def reopen(self, config: SearchConfig) -> None:
         """Makes a run that had ended ready to go on under `config`."""
         self.mend()
-        _replace(self.path / "config.yaml", config_to_yaml(config))
+        write_at_once(self.path / "config.yaml", config_to_yaml(config))
         (self.path / "end.json").unlink(missing_ok=True)
         self.point_latest()
 
@@ -111,6 +112,10 @@ class RunStore:
         """The search space's file as it was when the run began."""
         return (self.path / "space.yaml").read_text(encoding="utf-8")
 
+    def environment(self) -> dict[str, Any]:
+        """What the run's figures depend on besides its configuration, as it was when the run began."""
+        return json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+
     def append(self, event: Event) -> None:
         """Adds an event with the time of day, and has it on disk before it returns."""
         line = json.dumps({**event_to_dict(event), "time": round(time.time(), 3)})
@@ -146,9 +151,9 @@ class RunStore:
             return
         try:
             event_from_dict(json.loads(content[end:]))
-            _replace(file, content.decode("utf-8") + "\n")
+            write_at_once(file, content.decode("utf-8") + "\n")
         except ValueError:
-            _replace(file, content[:end].decode("utf-8"))
+            write_at_once(file, content[:end].decode("utf-8"))
 
     def records(self) -> list[TrialRecord]:
         """The trials that have ended."""
@@ -202,11 +207,4 @@ def check_new(runs_dir: Path, name: str) -> None:
 
 
 def _write_json(file: Path, words: dict[str, Any]) -> None:
-    _replace(file, json.dumps(words, indent=2) + "\n")
-
-
-def _replace(file: Path, text: str) -> None:
-    """Writes a file at once: a reader sees the old text or the new one."""
-    draft = file.with_name(f".{file.name}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(file)
+    write_at_once(file, json.dumps(words, indent=2) + "\n")

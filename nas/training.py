@@ -99,14 +99,21 @@ def batch_loss(network: nn.Module, x: Tensor, y: Tensor, label_smoothing: float)
 
 
 @torch.no_grad()
-def evaluate(network: nn.Module, data: ImageData, images: Images, batch_size: int = 1000) -> float:
-    """Accuracy in [0, 1] of a network in eval mode.
+def evaluate(
+    network: nn.Module,
+    data: ImageData,
+    images: Images,
+    batch_size: int = 1000,
+    between_batches: Callable[[], None] = lambda: None,
+) -> float:
+    """Accuracy in [0, 1] of a network in eval mode; `between_batches` is called before each batch.
 
     Raises:
         Diverged: a logit is not finite, so the network is no classifier.
     """
     correct = torch.zeros((), device=images.y.device, dtype=torch.long)
     for x, y in zip(images.x.split(batch_size), images.y.split(batch_size), strict=True):
+        between_batches()
         logits = network(data.normalize(x))
         if not torch.isfinite(logits).all():
             raise Diverged("diverged: the fused network's outputs are not finite")

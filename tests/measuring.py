@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from nas.config import LatencyConfig
+from nas.latency.conditions import Instrument
 from nas.latency.measure import Variant
 from nas.latency.measurement import LatencyMeasurement
 from nas.latency.sampling import Samples
@@ -38,7 +39,7 @@ def measurement(median_ms: float, config: LatencyConfig | None = None, **more: A
 
 
 class Scripted:
-    """What a `Meter` may measure with.
+    """A node that a `Meter` may measure with.
 
     Attributes:
         asked: the networks, in order.
@@ -51,8 +52,12 @@ class Scripted:
         self.asked: list[nn.Module] = []
         self.calls: list[int] = []
 
-    def __call__(self, variants: list[Variant], *, device: str) -> list[LatencyMeasurement]:
+    def measure(self, variants: list[Variant], *, device: str) -> list[LatencyMeasurement]:
         """Their latencies."""
         self.calls.append(len(variants))
         self.asked += [each.network for each in variants]
         return [measurement(self._latency_ms(each.network), each.config, **self._more) for each in variants]
+
+    def instrument(self, config: LatencyConfig, device: str) -> Instrument:
+        """What is measured with."""
+        return Instrument(f"a machine with {device}", config.backend)

@@ -153,6 +153,7 @@ def test_a_machine_that_drifts_is_doubted_and_said_by_how_much(scripted, off, sa
 @pytest.mark.parametrize(("load", "calm"), [(None, True), (0.0, True), (10.0, True), (20.5, False)])
 def test_a_loaded_machine_is_doubted_once_the_cores_are_too_few(scripted, monkeypatch, load, calm):
     monkeypatch.setattr(measuring, "cores", lambda: 20)
+    monkeypatch.setattr(machine, "cores", lambda: 20)
     measured, calls = scripted([CALM, CALM], load=load, threads=4)
     assert (measured.doubt == "") is calm and measured.load == load
     assert calm or measured.doubt == "other processes kept 20.5 of 20 cores busy"
@@ -181,6 +182,37 @@ def test_a_reading_of_the_machine_says_what_others_did():
     assert machine.load_between(before, dataclasses.replace(after, own=9)) == 0
     assert machine.load_between(before, dataclasses.replace(after, all=None)) is None
     assert machine.load_between(before, before) is None
+
+
+STAT = """cpu  9000 0 0 0 0 0 0 0 0 0
+cpu0 100 20 30 9999 9999 4 5 6 77 77
+cpu1 200 0 0 9999 9999 0 0 0 0 0
+cpu10 400 0 0 9999 9999 0 0 0 0 0
+intr 1234 5 6
+"""
+
+
+@pytest.mark.parametrize(("mine", "seconds"), [({0}, 1.65), ({1}, 2.0), ({0, 10}, 5.65)])
+def test_only_the_cores_that_this_process_may_use_count(monkeypatch, mine, seconds):
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: mine)
+    monkeypatch.setattr(machine.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(machine.Path, "read_text", lambda path, encoding: STAT)
+    assert machine.cpu_time().all == pytest.approx(seconds)
+
+
+def test_the_fastest_way_is_found_in_the_quiet_lane(lane, monkeypatch):
+    def way(memory_format, latency_ms):
+        def time_once():
+            assert not is_free(lane.folder)
+            return latency_ms
+
+        return Prepared(lambda: np.zeros(1), time_once, memory_format)
+
+    slow, quick, slower = way("contiguous", 4.0), way("channels_last", 2.0), way("other", 6.0)
+    prepare = lambda *_: measuring.contextlib.nullcontext(dataclasses.replace(slow, rivals=(quick, slower)))  # noqa: E731
+    monkeypatch.setitem(LATENCY_BACKENDS, "torch", LatencyBackend(prepare, "torch"))
+    measured = measure(network(), LatencyConfig(backend="torch", limit_s=0.3), input_shape=SHAPE, lane=lane)
+    assert measured.memory_format == "channels_last" and measured.samples.median_ms == 2.0
 
 
 # --- int8

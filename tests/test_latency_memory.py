@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.config import LatencyConfig
-from nas.latency.backends import LATENCY_BACKENDS
-from nas.latency.memory import LatencyKey, LatencyMemory, latency_key
+from nas.latency.backends import LATENCY_BACKENDS, cuda_options
+from nas.latency.conditions import Conditions, conditions, instrument
+from nas.latency.memory import LatencyMemory
 from tests.helpers import reading
 
-KEY = LatencyKey("abc", (1, 8, 8), 10, "macs", "torch 2", "float32", "auto", 1, 1, "a processor")
-LATER = dataclasses.replace(KEY, deploy_id="def")
+WHERE = Conditions("a processor", "torch 2", "float32", 1, 1, "auto", (1, 8, 8), 10, "macs")
+KEY, LATER = "abc", "def"
 VALUE = reading(1.25, reference_ms=0.5, merges=(("a", "b"), ("c", "d", "e")))
 OTHER = reading(2.5)
 DOUBTFUL = reading(9.0, doubt="the machine drifts")
@@ -36,7 +37,7 @@ def append_bytes(folder, content):
 
 
 def test_what_was_not_measured_is_not_known(tmp_path):
-    memory = LatencyMemory(tmp_path)
+    memory = LatencyMemory(tmp_path, WHERE)
     assert memory.get(KEY) is None
     assert list(tmp_path.iterdir()) == []
 
@@ -50,27 +51,35 @@ def test_what_was_not_measured_is_not_known(tmp_path):
         ([VALUE, OTHER], VALUE),
         ([DOUBTFUL, VALUE, OTHER], VALUE),
         ([VALUE, DOUBTFUL], VALUE),
-        ([DOUBTFUL, dataclasses.replace(DOUBTFUL, median_ms=8.0)], DOUBTFUL),
+        ([dataclasses.replace(VALUE, source="predicted"), DOUBTFUL, OTHER], OTHER),
         ([dataclasses.replace(VALUE, source="predicted"), OTHER], OTHER),
         ([dataclasses.replace(VALUE, source="remembered"), OTHER], OTHER),
     ],
-    ids=["first", "first without doubt", "not the doubtful", "first doubtful", "no prediction", "no echo"],
+    ids=["first", "first without doubt", "not the doubtful", "whatever the doubtful said", "no prediction", "no echo"],
 )
 @pytest.mark.parametrize("sessions", ["one", "several"])
 def test_the_first_measurement_without_doubt_stays(tmp_path, readings, stays, sessions):
-    memory = LatencyMemory(tmp_path / "runs")
+    memory = LatencyMemory(tmp_path / "runs", WHERE)
     for each in readings:
         memory.remember(KEY, each)
-        memory = memory if sessions == "one" else LatencyMemory(tmp_path / "runs")
-    for each in (memory, LatencyMemory(tmp_path / "runs")):
+        memory = memory if sessions == "one" else LatencyMemory(tmp_path / "runs", WHERE)
+    for each in (memory, LatencyMemory(tmp_path / "runs", WHERE)):
         assert each.get(KEY) == known(stays)
 
 
+def test_a_doubtful_latency_holds_for_its_own_run_alone(tmp_path):
+    memory = LatencyMemory(tmp_path, WHERE)
+    memory.remember(KEY, DOUBTFUL)
+    memory.remember(KEY, dataclasses.replace(DOUBTFUL, median_ms=8.0))
+    assert memory.get(KEY) == known(DOUBTFUL)
+    assert LatencyMemory(tmp_path, WHERE).get(KEY) is None
+
+
 def test_two_sessions_at_a_time_agree_on_the_first_that_was_written(tmp_path):
-    first, second = LatencyMemory(tmp_path), LatencyMemory(tmp_path)
+    first, second = LatencyMemory(tmp_path, WHERE), LatencyMemory(tmp_path, WHERE)
     first.remember(KEY, VALUE)
     second.remember(KEY, OTHER)
-    assert LatencyMemory(tmp_path).get(KEY) == known(VALUE)
+    assert LatencyMemory(tmp_path, WHERE).get(KEY) == known(VALUE)
 
 
 READINGS = st.lists(st.tuples(st.floats(0.01, 100), st.booleans()), min_size=1, max_size=8)
@@ -78,15 +87,16 @@ READINGS = st.lists(st.tuples(st.floats(0.01, 100), st.booleans()), min_size=1, 
 
 @settings(max_examples=40, deadline=None)
 @given(READINGS)
-def test_whatever_comes_the_first_stable_one_is_kept_or_else_the_first(values):
+def test_whatever_comes_the_first_stable_one_is_kept_or_else_the_first_for_now(values):
     readings = [reading(value, doubt="" if stable else "it drifts") for value, stable in values]
     with tempfile.TemporaryDirectory() as folder:
-        memory = LatencyMemory(Path(folder))
+        memory = LatencyMemory(Path(folder), WHERE)
         for each in readings:
             memory.remember(KEY, each)
-        again = LatencyMemory(Path(folder))
+        again = LatencyMemory(Path(folder), WHERE)
     wanted = next((each for each in readings if not each.doubt), readings[0])
-    assert memory.get(KEY) == again.get(KEY) == known(wanted)
+    assert memory.get(KEY) == known(wanted)
+    assert again.get(KEY) == (None if wanted.doubt else known(wanted))
 
 
 # --- keys
@@ -95,7 +105,6 @@ def test_whatever_comes_the_first_stable_one_is_kept_or_else_the_first(values):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"deploy_id": "abd"},
         {"input_shape": (3, 8, 8)},
         {"input_shape": (1, 8, 9)},
         {"num_classes": 11},
@@ -109,45 +118,48 @@ def test_whatever_comes_the_first_stable_one_is_kept_or_else_the_first(values):
     ],
     ids=str,
 )
-def test_whatever_decides_a_latency_tells_keys_apart(tmp_path, changed):
-    other = dataclasses.replace(KEY, **changed)
-    memory = LatencyMemory(tmp_path)
-    memory.remember(KEY, VALUE)
-    assert memory.get(other) is None
-    memory.remember(other, OTHER)
-    for each in (memory, LatencyMemory(tmp_path)):
-        assert (each.get(KEY), each.get(other)) == (known(VALUE), known(OTHER))
+def test_whatever_decides_a_latency_tells_memories_apart(tmp_path, changed):
+    elsewhere = dataclasses.replace(WHERE, **changed)
+    LatencyMemory(tmp_path, WHERE).remember(KEY, VALUE)
+    assert LatencyMemory(tmp_path, elsewhere).get(KEY) is None
+    LatencyMemory(tmp_path, elsewhere).remember(KEY, OTHER)
+    assert LatencyMemory(tmp_path, WHERE).get(KEY) == known(VALUE)
+    assert LatencyMemory(tmp_path, elsewhere).get(KEY) == known(OTHER)
 
 
-def test_every_field_of_a_key_is_tried_above():
-    assert len(dataclasses.fields(LatencyKey)) == 10
+def test_every_condition_is_tried_above():
+    assert len(dataclasses.fields(Conditions)) == 9
 
 
-def key(deploy_id="abc", shape=(1, 8, 8), classes=10, merge="macs", device="cpu", machine="a processor", **config):
-    return latency_key(deploy_id, shape, classes, merge, LatencyConfig(**config), device, machine)
+def here(shape=(1, 8, 8), classes=10, merge="macs", machine=None, **config):
+    told = LatencyConfig(**config)
+    using = instrument(told, "cpu")
+    return conditions(told, dataclasses.replace(using, device=machine or using.device), shape, classes, merge)
 
 
-def test_the_key_of_a_network_holds_all_that_was_configured():
+def test_conditions_hold_all_that_was_configured():
     others = [
-        key("abd"),
-        key(shape=(3, 8, 8)),
-        key(classes=2),
-        key(merge="none"),
-        key(batch_size=8),
-        key(threads=2),
-        key(backend="torch"),
-        key(dtype="int8"),
-        key(memory_format="contiguous"),
-        key(machine="another"),
-        key(device="cuda:0", machine="a GPU"),
-        key(device="cuda:0", machine="a GPU", cuda_graphs=False),
-        key(device="cuda:0", machine="a GPU", flush_l2=True),
+        here(shape=(3, 8, 8)),
+        here(classes=2),
+        here(merge="none"),
+        here(batch_size=8),
+        here(threads=2),
+        here(backend="torch"),
+        here(dtype="int8"),
+        here(memory_format="contiguous"),
+        here(machine="another"),
     ]
-    assert len({key(), *others}) == 1 + len(others)
-    assert key() == key() == key(backend="onnxruntime") == key(tolerance=0.5, limit_s=9.0)
-    assert key() == key(cuda_graphs=False, flush_l2=True)  # which mean nothing on a CPU
-    assert key().backend == f"onnxruntime {LATENCY_BACKENDS['onnxruntime'].version}"
-    assert torch.__version__.partition("+")[0] in key(backend="torch").backend
+    assert len({here(), *others}) == 1 + len(others)
+    assert here() == here(backend="onnxruntime") == here(tolerance=0.5, limit_s=9.0)
+    assert here() == here(cuda_graphs=False, flush_l2=True)  # which mean nothing on a CPU
+    assert here().backend == f"onnxruntime {LATENCY_BACKENDS['onnxruntime'].version}"
+    assert torch.__version__.partition("+")[0] in here(backend="torch").backend
+
+
+def test_how_a_gpu_is_used_is_a_condition():
+    ways = [LatencyConfig(cuda_graphs=graphs, flush_l2=flush) for graphs in (True, False) for flush in (True, False)]
+    assert len({cuda_options(way, "cuda:0") for way in ways}) == len(ways)
+    assert {cuda_options(way, "cpu") for way in ways} == {""}
 
 
 # --- the file
@@ -156,19 +168,19 @@ MS = st.floats(min_value=5e-324, max_value=1e300)
 
 
 @settings(max_examples=50, deadline=None)
-@given(MS, MS, MS, MS, st.none() | MS, st.text(), st.lists(st.lists(st.text(), max_size=3), max_size=3))
-def test_readings_survive_to_the_last_bit(median, iqr, low, high, reference, doubt, merges):
-    value = reading(median, iqr, doubt=doubt, reference_ms=reference, merges=tuple(map(tuple, merges)))
+@given(MS, MS, MS, MS, st.none() | MS, st.lists(st.lists(st.text(), max_size=3), max_size=3))
+def test_readings_survive_to_the_last_bit(median, iqr, low, high, reference, merges):
+    value = reading(median, iqr, reference_ms=reference, merges=tuple(map(tuple, merges)))
     value = dataclasses.replace(value, low_ms=low, high_ms=high)
     with tempfile.TemporaryDirectory() as folder:
-        LatencyMemory(Path(folder)).remember(KEY, value)
-        again = LatencyMemory(Path(folder))
+        LatencyMemory(Path(folder), WHERE).remember(KEY, value)
+        again = LatencyMemory(Path(folder), WHERE)
     assert again.get(KEY) == known(value)
 
 
 def line(key=None, reading=None):
     """A line of the file, with some words changed."""
-    words = {"key": dataclasses.asdict(KEY), "reading": dataclasses.asdict(OTHER)}
+    words = {"key": {"deploy_id": KEY, **dataclasses.asdict(WHERE)}, "reading": dataclasses.asdict(OTHER)}
     words["key"] |= key or {}
     words["reading"] |= reading or {}
     return json.dumps(words).encode()
@@ -191,7 +203,8 @@ def line(key=None, reading=None):
         b'{"key": [], "reading": 1}',
         line(key={"colour": "red"}),
         line(key={"input_shape": 8}),
-        line(key={"device": ["x"], "deploy_id": {}}),
+        line(key={"device": ["x"]}),
+        line(reading={"doubt": "it drifts"}),
         line(reading={"median_ms": "fast"}),
         line(reading={"median_ms": -1}),
         line(reading={"high_ms": float("inf")}),
@@ -203,20 +216,20 @@ def line(key=None, reading=None):
     ids=lambda foreign: repr(foreign)[:40],
 )
 def test_a_line_that_is_no_latency_is_passed_over(tmp_path, foreign):
-    LatencyMemory(tmp_path).remember(KEY, VALUE)
+    LatencyMemory(tmp_path, WHERE).remember(KEY, VALUE)
     append_bytes(tmp_path, foreign + b"\n")
-    LatencyMemory(tmp_path).remember(LATER, OTHER)
-    memory = LatencyMemory(tmp_path)
+    LatencyMemory(tmp_path, WHERE).remember(LATER, OTHER)
+    memory = LatencyMemory(tmp_path, WHERE)
     assert (memory.get(KEY), memory.get(LATER)) == (known(VALUE), known(OTHER))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_torn_last_line_swallows_no_other(tmp_path, share):
-    LatencyMemory(tmp_path).remember(KEY, VALUE)
+    LatencyMemory(tmp_path, WHERE).remember(KEY, VALUE)
     written = file_of(tmp_path).read_bytes()
     append_bytes(tmp_path, written[: int(share * len(written))])
-    memory = LatencyMemory(tmp_path)
+    memory = LatencyMemory(tmp_path, WHERE)
     assert memory.get(KEY) == known(VALUE)
     memory.remember(LATER, OTHER)
-    again = LatencyMemory(tmp_path)
+    again = LatencyMemory(tmp_path, WHERE)
     assert (again.get(KEY), again.get(LATER)) == (known(VALUE), known(OTHER))

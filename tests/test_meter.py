@@ -42,7 +42,7 @@ def structures(network):
 
 def meter_of(latency_ms, **more):
     asked = Scripted(latency_ms)
-    return Meter(LatencyConfig(), SHAPE, "cpu", measure_with=asked, **more), asked
+    return Meter(LatencyConfig(), SHAPE, "cpu", node=asked, **more), asked
 
 
 def plans_of(network):
@@ -153,7 +153,7 @@ def test_a_sampled_network_is_merged_by_latency_too():
     arch = nas.load_space("reducenet").sample(1)
     deployed = nas.build(arch, num_classes=5, input_shape=(1, 8, 8), form="deploy")
     asked = Scripted(lambda network: float(sum(p.numel() for p in network.parameters())))
-    merged = Meter(LatencyConfig(), (1, 8, 8), "cpu", measure_with=asked).merged(deployed, "latency")
+    merged = Meter(LatencyConfig(), (1, 8, 8), "cpu", node=asked).merged(deployed, "latency")
     sizes = [
         sum(p.numel() for p in apply_merges(deployed, merge_plan(deployed, name)).parameters()) for name in MERGE_COSTS
     ]
@@ -202,20 +202,21 @@ def test_noise_makes_no_latency_negative():
 
 
 def test_a_meter_measures_as_it_is_configured():
+    asked = Scripted(lambda network: 1.5)
     seen = []
 
-    def measure_with(variants, **how):
-        seen.append((variants, how))
-        return [measurement(1.0 + i) for i in range(len(variants))]
+    class Node(Scripted):
+        def measure(self, variants, *, device):
+            seen.append((variants, device))
+            return asked.measure(variants, device=device)
 
     config = LatencyConfig(batch_size=4, threads=1, tolerance=0.5)
-    meter = Meter(config, SHAPE, "cuda:1", measure_with=measure_with)
-    assert [each.median_ms for each in meter.measure(NETWORK, NETWORK)] == [1.0, 2.0]
-    meter.reference()
-    (variants, how), ((reference,), _) = seen
+    meter = Meter(config, SHAPE, "cuda:1", node=Node(lambda network: 0.0))
+    assert [each.median_ms for each in meter.measure(NETWORK, NETWORK)] == [1.5, 1.5]
+    ((variants, device),) = seen
     assert [(each.network, each.config, each.input_shape) for each in variants] == [(NETWORK, config, SHAPE)] * 2
-    assert how == {"device": "cuda:1"}
-    assert (reference.config.batch_size, reference.config.tolerance) == (1, 0.5)
+    assert device == "cuda:1"
+    assert meter.instrument().device == "a machine with cuda:1"
 
 
 def test_a_reading_keeps_what_a_run_needs_of_a_measurement():

@@ -40,7 +40,7 @@ def job_of(data, merge="macs", constraints=(), **latency):
 def told(data, job, known=None, latency_ms=1.0, folder=None, keep=None, arch=ARCH):
     """The events of a trial, and what it had measured."""
     asked = Scripted(lambda network: latency_ms)
-    meter = Meter(job.latency, data.input_shape, "cpu", Lane("cpu", folder=folder), measure_with=asked)
+    meter = Meter(job.latency, data.input_shape, "cpu", Lane("cpu", folder=folder), node=asked)
     return judge(7, arch, job, known or Known(), keep or (lambda network, plan: None), meter), asked
 
 
@@ -76,7 +76,7 @@ def test_a_trial_is_in_the_lane_while_it_works_and_not_between_its_events(data, 
 
     quick_training.append(seen("training"))
     evaluate = pipeline.evaluate
-    monkeypatch.setattr(pipeline, "evaluate", lambda *args: seen("evaluating")() or evaluate(*args))
+    monkeypatch.setattr(pipeline, "evaluate", lambda *args, **more: seen("evaluating")() or evaluate(*args, **more))
     monkeypatch.setattr(pipeline, "count", lambda *args: seen("counting")() or (1, 1))
     events, asked = told(data, job_of(data), folder=tmp_path, keep=seen("keeping"))
     kinds = []
@@ -183,7 +183,7 @@ def test_what_is_remembered_counts_for_the_same_mergers_only(data, merging, merg
     plans = {merge_plan(deployed, name).segments for name in MERGE_COSTS}
     for segments in plans:
         asked = Scripted(lambda network: 1.0)
-        meter = Meter(job.latency, data.input_shape, "cpu", measure_with=asked)
+        meter = Meter(job.latency, data.input_shape, "cpu", node=asked)
         remembered = reading(5.0, source="remembered", merges=segments)
         priced = price(arch, job, Known(remembered), meter)
         same = segments == merge_plan(deployed, merge).segments
@@ -196,7 +196,7 @@ def test_by_latency_the_remembered_mergers_are_taken_without_measuring(data, mer
     job = job_of(data, "latency")
     for name in MERGE_COSTS:
         plan, asked = merge_plan(deployed, name), Scripted(lambda network: 1.0)
-        meter = Meter(job.latency, data.input_shape, "cpu", measure_with=asked)
+        meter = Meter(job.latency, data.input_shape, "cpu", node=asked)
         priced = price(arch, job, Known(reading(5.0, source="remembered", merges=plan.segments)), meter)
         assert asked.calls == [] and priced.shipped.plan == plan
         assert (priced.cost.params, priced.cost.macs) == nas.count(apply_merges(deployed, plan), (1, 8, 8))

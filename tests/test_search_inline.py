@@ -171,7 +171,7 @@ def test_failed_trials_are_recorded_with_their_reason(tmp_path, monkeypatch):
 
     monkeypatch.setattr("nas.pipeline.train", train)
     monkeypatch.setattr("nas.pipeline.fuse", lambda network: network.eval())
-    monkeypatch.setattr("nas.pipeline.evaluate", lambda *args: 0.5)
+    monkeypatch.setattr("nas.pipeline.evaluate", lambda *args, **more: 0.5)
     monkeypatch.setattr("nas.tune.run.finish", lambda *args: None)
     run = small_search(tmp_path, budget=4)
     failed = run.trials.set_index("trial").loc[[1, 2]]

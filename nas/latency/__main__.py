@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from nas.command_line import make, settings_from_words, table_of_keys
+from nas.command_line import exit_code, make, settings_from_words, table_of_keys
 from nas.config import CalibrateConfig, LayersConfig, MeasureConfig, TargetConfig, user_path
 
 USAGE = """Measures the latency of networks as they ship, and calibrates predictors of it.
@@ -30,26 +31,22 @@ def main(words: Sequence[str] | None = None) -> int:
         for name, schema in COMMANDS.items():
             print(f"{name}:\n{table_of_keys(schema())}\n")
         return 0
-    try:
-        if command not in COMMANDS:
-            raise ValueError(f"{command!r} is not a command; allowed: {', '.join(COMMANDS)}")
-        config = make(settings_from_words(rest, COMMANDS[command]), COMMANDS[command])
-        # Only now: --help and a mistyped key should not wait for torch.
-        from nas.latency.commands import run_calibrate, run_layers, run_measure
+    return exit_code("nas.latency", partial(_run, command, rest))
 
-        if isinstance(config, CalibrateConfig):
-            run_calibrate(config, _out(config))
-        elif isinstance(config, LayersConfig):
-            run_layers(config, user_path("out", config.out))
-        elif isinstance(config, MeasureConfig):
-            run_measure(config)
-    except ValueError as error:
-        print(f"nas.latency: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("nas.latency: interrupted", file=sys.stderr)
-        return 130
-    return 0
+
+def _run(command: str, words: Sequence[str]) -> None:
+    if command not in COMMANDS:
+        raise ValueError(f"{command!r} is not a command; allowed: {', '.join(COMMANDS)}")
+    config = make(settings_from_words(words, COMMANDS[command]), COMMANDS[command])
+    # Only now: --help and a mistyped key should not wait for torch.
+    from nas.latency.commands import run_calibrate, run_layers, run_measure
+
+    if isinstance(config, CalibrateConfig):
+        run_calibrate(config, _out(config))
+    elif isinstance(config, LayersConfig):
+        run_layers(config, user_path("out", config.out))
+    elif isinstance(config, MeasureConfig):
+        run_measure(config)
 
 
 def _out(config: CalibrateConfig) -> Path:

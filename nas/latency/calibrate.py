@@ -10,12 +10,16 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from nas.architecture import Architecture
+from nas.latency.conditions import Conditions
 from nas.latency.measurement import LatencyMeasurement
 from nas.latency.meter import Meter
-from nas.latency.predictor import Conditions, LatencyPredictor, rows_of
+from nas.latency.predictor import LatencyPredictor, rows_of
+from nas.latency.prepared import NotSupported
 from nas.latency.regression import Array, fit
 from nas.networks.builder import build
 from nas.space import SearchSpace
+
+FEWEST_NETWORKS = 10
 
 Say = Callable[[str], None]
 
@@ -29,7 +33,6 @@ class Calibration:
         held_out: (n,) first measurements of the networks held out, ms.
         again: (n,) second ones: how well the measurement agrees with itself.
         predicted: (n,) what the predictor says, ms.
-        covered: share of the first ones within the predictor's 90 % intervals.
         predict_s: seconds that a thousand new candidates take.
         doubtful: measurements that were not stable.
     """
@@ -38,7 +41,6 @@ class Calibration:
     held_out: Array
     again: Array
     predicted: Array
-    covered: float
     predict_s: float
     doubtful: int
 
@@ -61,27 +63,30 @@ def calibrate(
     """
     wanted, held = sizes
     archs = distinct(space, wanted + held, seed)
-    if len(archs) < 10:
-        raise ValueError(f"space={space.name} has {len(archs)} different deploy forms; a predictor needs 10 at least")
+    if len(archs) < FEWEST_NETWORKS:
+        raise ValueError(
+            f"space={space.name} has {len(archs)} different deploy forms; a predictor needs {FEWEST_NETWORKS} at least"
+        )
     held = min(held, len(archs) // 3)
     say(f"measuring {len(archs)} networks of space {space.name}, {held} of them to judge by (twice)")
     # Those held out are measured among the others, and again at the end.
-    measured = [_measured(arch, where, meter) for arch in archs]
+    archs, measured = _measurable(archs, where, meter, say)
+    held = min(held, len(archs) // 3)
     again = [_measured(arch, where, meter) for arch in archs[:held]]
     latency_ms = np.array([each.median_ms for each in measured])
     rows = rows_of(archs, where)
     regression = fit(rows[held:], latency_ms[held:], seed)
     told = regression.predict(rows[:held])
-    covered = float(np.mean((told.low_ms <= latency_ms[:held]) & (latency_ms[:held] <= told.high_ms)))
+    within = (told.low_ms <= latency_ms[:held]) & (latency_ms[:held] <= told.high_ms)
     second = np.array([each.median_ms for each in again])
-    error = {**agreement(told.median_ms, latency_ms[:held]), "covered": covered}
+    error = {**agreement(told.median_ms, latency_ms[:held]), "covered": float(np.mean(within))}
     predictor = LatencyPredictor(where, regression, error)
     fresh = distinct(space, 1000, seed + 1)
     begin = time.perf_counter()
     predictor.predict(fresh)
     predict_s = (time.perf_counter() - begin) * 1000 / len(fresh)
     doubtful = sum(not each.stable for each in (*measured, *again))
-    return Calibration(predictor, latency_ms[:held], second, told.median_ms, covered, predict_s, doubtful)
+    return Calibration(predictor, latency_ms[:held], second, told.median_ms, predict_s, doubtful)
 
 
 def distinct(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
@@ -106,6 +111,28 @@ def agreement(told: Array, measured: Array) -> dict[str, float]:
     }
 
 
+def _measurable(
+    archs: Sequence[Architecture], where: Conditions, meter: Meter, say: Say
+) -> tuple[list[Architecture], list[LatencyMeasurement]]:
+    """The architectures that the runtime can run, and their latencies.
+
+    Raises:
+        ValueError: there are too few of them.
+    """
+    able: list[tuple[Architecture, LatencyMeasurement]] = []
+    reasons: dict[str, int] = {}
+    for arch in archs:
+        try:
+            able.append((arch, _measured(arch, where, meter)))
+        except NotSupported as error:
+            reasons[str(error)] = reasons.get(str(error), 0) + 1
+    for reason, times in reasons.items():
+        say(f"{times} networks left out: {reason}")
+    if len(able) < FEWEST_NETWORKS:
+        raise ValueError(f"{len(able)} networks could be measured; a predictor needs {FEWEST_NETWORKS} at least")
+    return [arch for arch, _ in able], [measured for _, measured in able]
+
+
 def _measured(arch: Architecture, where: Conditions, meter: Meter) -> LatencyMeasurement:
     deployed = build(arch, num_classes=where.num_classes, input_shape=where.input_shape, form="deploy")
     merged = meter.merged(deployed, where.merge)
@@ -123,5 +150,6 @@ def report(found: Calibration) -> Iterator[str]:
         errors = f"{each['median_error']:>13.1%}{each['p90_error']:>8.1%}"
         yield f"{name:34}{errors}{each['spearman']:>10.3f}{each['kendall']:>9.3f}"
     span = f"{found.held_out.min():.3f} to {found.held_out.max():.3f} ms"
-    yield f"{len(found.held_out)} networks held out, {span}; {found.covered:.0%} in their 90 % interval"
+    covered = found.predictor.error["covered"]
+    yield f"{len(found.held_out)} networks held out, {span}; {covered:.0%} in their 90 % interval"
     yield f"a thousand new candidates take {found.predict_s:.2f} s; {found.doubtful} measurements were not stable"

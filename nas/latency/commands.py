@@ -12,15 +12,14 @@ from rich.table import Table
 from torch import nn
 
 from nas.architecture import Architecture
-from nas.config import CalibrateConfig, LayersConfig, MeasureConfig, TargetConfig
+from nas.config import CalibrateConfig, LayersConfig, MeasureConfig, SearchConfig, TargetConfig, leaves
 from nas.data import load_data
 from nas.latency.backends import backend_for
 from nas.latency.calibrate import calibrate, distinct, report
-from nas.latency.machine import fingerprint
-from nas.latency.measure import check_threads, device_named, timed_device
+from nas.latency.conditions import conditions, instrument
+from nas.latency.machine import check_threads, device_named, fingerprint
 from nas.latency.measurement import Shape
 from nas.latency.meter import Meter
-from nas.latency.predictor import conditions
 from nas.latency.side_by_side import Row, forms_of, installed_backends, side_by_side
 from nas.latency.table import NETWORK, layers_of, write_table
 from nas.networks.builder import build
@@ -38,7 +37,7 @@ def run_measure(config: MeasureConfig) -> None:
     if not config.arch:
         raise ValueError("arch is missing; allowed: architecture.json, a space's YAML or name, a network of zoo/")
     device = _device(config)
-    check_threads(config.latency)
+    check_threads(config.latency.threads)
     backends = config.backends or installed_backends(config.latency, device)
     for name in backends:
         backend_for(replace(config.latency, backend=name), device)
@@ -63,17 +62,17 @@ def run_calibrate(config: CalibrateConfig, out: Path) -> None:
         ValueError: see `nas.latency.calibrate.calibrate`; or a space or data set that is none.
     """
     device = _device(config)
-    check_threads(config.latency)
+    using = instrument(config.latency, device)
     check_writable(out)
     space = load_space(config.space)
     shape, classes = _images(config)
-    where = conditions(config.latency, device, timed_device(config.latency, device), shape, classes, config.merge)
+    where = conditions(config.latency, using, shape, classes, config.merge)
     meter = Meter(config.latency, shape, device)
     found = calibrate(space, where, meter, (config.networks, config.held_out), config.seed, print)
     found.predictor.save(out)
     print("\n".join(report(found)))
     print(f"Calibration: {out}")
-    print(f"Next: python -m nas.search space={config.space} latency.calibration={out}")
+    print(_next(config, "latency.calibration", out))
 
 
 def run_layers(config: LayersConfig, out: Path) -> None:
@@ -83,7 +82,7 @@ def run_layers(config: LayersConfig, out: Path) -> None:
         ValueError: see `run_calibrate`.
     """
     device = _device(config)
-    check_threads(config.latency)
+    instrument(config.latency, device)
     check_writable(out)
     space = load_space(config.space)
     shape, classes = _images(config)
@@ -97,7 +96,15 @@ def run_layers(config: LayersConfig, out: Path) -> None:
     table |= {name: meter.layer_ms(module, entering) for name, (module, entering, _) in layers.items()}
     write_table(out, table)
     print(f"Table: {out}")
-    print(f"Next: python -m nas.search space={config.space} latency.backend=table latency.table={out}")
+    print(_next(replace(config, latency=replace(config.latency, backend="table")), "latency.table", out))
+
+
+def _next(config: CalibrateConfig | LayersConfig, key: str, out: Path) -> str:
+    """The search that `out` was made for: with every setting that a search has too and that is not its default."""
+    usual = leaves(SearchConfig())
+    settings = {name: value for name, (_, value) in leaves(config).items() if name in usual and name != "seed"}
+    given = [f"{name}={value}" for name, value in settings.items() if value != usual[name][1] or name == "space"]
+    return " ".join(["Next: python -m nas.search", *given, f"{key}={out}"])
 
 
 def check_writable(out: Path) -> None:

@@ -27,11 +27,11 @@ class Lane:
 
     Attributes:
         folder: where the lanes' files are.
-        waited_s: seconds that work here has waited for measurements so far.
+        waited_s: seconds that this process has waited for others in its lanes so far.
     """
 
     def __init__(self, *devices: str, folder: Path | None = None) -> None:
-        """A place for work that uses `devices` ("cpu", "cuda:0"); `folder` is for lanes that are not everyone's."""
+        """A place for work on `devices`, named by `machine.lane_of`; `folder` is for lanes that are not everyone's."""
         self.folder = folder or Path(tempfile.gettempdir()) / FOLDER
         self._devices = sorted(set(devices))  # one order for all, so that nobody waits in a circle
         self._settle: Callable[[], object] = _nothing
@@ -66,11 +66,11 @@ class Lane:
     @contextlib.contextmanager
     def measuring(self, device: str) -> Iterator[None]:
         """A device for a measurement alone. Work of this process that is in a lane lets go meanwhile."""
-        with (
-            self.resting(),
-            self._locked(f"{device}.turnstile", fcntl.LOCK_EX),
-            self._locked(f"{device}.room", fcntl.LOCK_EX),
-        ):
+        with self.resting(), contextlib.ExitStack() as locks:
+            begin = time.monotonic()
+            locks.enter_context(self._locked(f"{device}.turnstile", fcntl.LOCK_EX))
+            locks.enter_context(self._locked(f"{device}.room", fcntl.LOCK_EX))
+            self.waited_s += time.monotonic() - begin
             yield
 
     @contextlib.contextmanager

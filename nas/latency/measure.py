@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +14,13 @@ from torch import nn
 
 from nas.config import LatencyConfig, validate
 from nas.latency.backends import backend_for
+from nas.latency.conditions import timed_device
 from nas.latency.lane import Lane
-from nas.latency.machine import cores, cpu_time, fingerprint, load_between
+from nas.latency.machine import check_threads, cores, cpu_time, device_named, lane_of, load_between
 from nas.latency.measurement import LatencyMeasurement, Shape
-from nas.latency.prepared import TABLE, Prepared, not_supported
+from nas.latency.prepared import TABLE, Prepared, fastest, not_supported
 from nas.latency.reference import batch_of_noise, reference, reference_name
-from nas.latency.sampling import FEWEST_ROUNDS, Samples, TimeOnce, sample, warm_up
-from nas.latency.table import table_of
+from nas.latency.sampling import FEWEST_ROUNDS, Samples, sample, warm_up
 from nas.latency.usual import note_reading, usual_ms
 from nas.networks.quantized import QuantizedNetwork, quantize
 
@@ -99,7 +97,7 @@ def measure_interleaved(
         alike = [(config.threads, config.tolerance, config.limit_s) for config in (each.config, first)]
         if alike[0] != alike[1]:
             raise ValueError("what is interleaved must have one number of threads, one tolerance and one limit")
-    check_threads(first)
+    check_threads(first.threads)
     with contextlib.ExitStack() as stack:
         if where != "cpu":
             stack.enter_context(torch.cuda.device(where))  # events and graphs are those of the current device
@@ -107,14 +105,12 @@ def measure_interleaved(
         if all(each.prepared.clock == TABLE for each in ready):
             return [_read_off(each) for each in ready]
         beside = stack.enter_context(reference(first, where))
-        times = [beside.time_once, *(each.prepared.time_once for each in ready)]
-        limit_s = first.limit_s * len(variants)
         place = lane or Lane()
         name = reference_name(first, where)
         usual = reference_ms or usual_ms(place.folder, name)
-        (calm, *taken), load, measure_s = _attempts(times, first, limit_s, (place, where), usual)
-    disturbance = _disturbance(calm, load, first, usual)
-    if not _overloaded(load, first):
+        last = _attempts(beside, [each.prepared for each in ready], first, (place, where), usual)
+    calm = last.reference
+    if not _overloaded(last.load, first):
         note_reading(place.folder, name, calm.median_ms)
     scale = usual / calm.median_ms if usual and abs(usual / calm.median_ms - 1) < FAR_OFF else 1.0
     return [
@@ -123,11 +119,12 @@ def measure_interleaved(
             samples=samples,
             reference=calm,
             scale=scale,
-            doubt=_imprecision(samples, first, limit_s) or disturbance,
-            measure_s=measure_s,
-            load=load,
+            doubt=doubt,
+            memory_format=way.memory_format,
+            measure_s=last.measure_s,
+            load=last.load,
         )
-        for each, samples in zip(ready, taken, strict=True)
+        for each, samples, way, doubt in zip(ready, last.taken, last.ways, last.doubts, strict=True)
     ]
 
 
@@ -175,34 +172,40 @@ def _read_off(ready: _Ready) -> LatencyMeasurement:
     return replace(ready.unmeasured, samples=Samples(((ready.prepared.time_once(),),) * FEWEST_ROUNDS))
 
 
-def timed_device(config: LatencyConfig, device: str) -> str:
-    """What tells devices apart that are timed: the fingerprint of one here, the name of a table of another."""
-    if config.backend != "table":
-        return fingerprint(device)
-    told = json.dumps(table_of(config), sort_keys=True)
-    return f"table {hashlib.sha256(told.encode()).hexdigest()[:12]}"
+class _Attempt(NamedTuple):
+    """Samples of the reference, and of each variant as it is run; why each is not to be relied on; load and seconds."""
+
+    reference: Samples
+    taken: list[Samples]
+    ways: list[Prepared]
+    doubts: list[str]
+    load: float | None
+    measure_s: float
 
 
 def _attempts(
-    times: list[TimeOnce], config: LatencyConfig, limit_s: float, place: tuple[Lane, str], reference_ms: float | None
-) -> tuple[list[Samples], float | None, float]:
-    """The samples of the first attempt that leaves no doubt, or of the last; the load, the seconds of all."""
+    beside: Prepared, ready: list[Prepared], config: LatencyConfig, place: tuple[Lane, str], reference_ms: float | None
+) -> _Attempt:
+    """The first attempt that leaves no doubt, or the last; with the seconds of all."""
     lane, device = place
-    spent_s, attempt = 0.0, 1
+    limit_s = config.limit_s * len(ready)
+    spent_s, attempt, ways = 0.0, 1, ready
     while True:
-        with lane.measuring(device):
+        with lane.measuring(lane_of(device)):
             begin = cpu_time()
+            ways = [fastest(each) for each in ways]
+            times = [each.time_once for each in (beside, *ways)]
             for time_once in times:
                 warm_up(time_once, config.tolerance)
-            taken = sample(times, config.tolerance, limit_s - spent_s)
+            calm, *taken = sample(times, config.tolerance, limit_s - spent_s)
             end = cpu_time()
         spent_s += end.at - begin.at
         load = load_between(begin, end)
-        doubts = [_disturbance(taken[0], load, config, reference_ms)]
-        doubts += [_imprecision(samples, config, limit_s) for samples in taken[1:]]
+        disturbance = _disturbance(calm, load, config, reference_ms)
+        doubts = [_imprecision(samples, config, limit_s) or disturbance for samples in taken]
         # With less than half the time left, another attempt would hardly be better.
         if not any(doubts) or 2 * spent_s > limit_s or attempt == MOST_ATTEMPTS:
-            return taken, load, spent_s
+            return _Attempt(calm, taken, ways, doubts, load, spent_s)
         attempt += 1
 
 
@@ -236,29 +239,3 @@ def _shape(network: nn.Module, input_shape: Shape | None) -> Shape:
         raise ValueError(f"input_shape={shape} is not allowed; allowed: (C, H, W), all positive")
     channels, height, width = shape
     return channels, height, width
-
-
-def device_named(device: str) -> str:
-    """The device that "cpu", "cuda" or "cuda:1" means, a GPU with its number.
-
-    Raises:
-        ValueError: a device that is not there.
-    """
-    kind, _, number = device.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise ValueError(f"device={device} is not allowed; allowed: cpu, cuda, cuda:0, ...")
-    if kind == "cpu":
-        return kind
-    if int(number or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device={device} is not allowed: there are {torch.cuda.device_count()} CUDA devices")
-    return f"cuda:{number or torch.cuda.current_device()}"
-
-
-def check_threads(config: LatencyConfig) -> None:
-    """Holds the number of threads against this machine.
-
-    Raises:
-        ValueError: there are fewer cores.
-    """
-    if config.threads > cores():
-        raise ValueError(f"latency.threads={config.threads} is not allowed; allowed: 1 to {cores()}, the cores here")

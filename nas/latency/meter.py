@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,19 +9,23 @@ from typing import Protocol
 from torch import nn
 
 from nas.config import LatencyConfig
+from nas.latency.conditions import Instrument, instrument
 from nas.latency.lane import Lane
 from nas.latency.measure import Variant, measure_interleaved
 from nas.latency.measurement import LatencyMeasurement
-from nas.latency.reference import REFERENCE_SHAPE, reference_network
 from nas.networks.merging import MERGE_COSTS, MergePlan, Shape, apply_merges, merge_plan, plan_merges
 from nas.trial import Reading
 
 
-class Measure(Protocol):
-    """Measures variants in turn, wherever the device is; see `measure_interleaved`."""
+class MeasuringNode(Protocol):
+    """Another machine that is kept for measuring."""
 
-    def __call__(self, variants: list[Variant], *, device: str) -> list[LatencyMeasurement]:
-        """Their latencies, in their order."""
+    def measure(self, variants: list[Variant], *, device: str) -> list[LatencyMeasurement]:
+        """The latencies of variants, measured in turn; see `measure_interleaved`."""
+        ...
+
+    def instrument(self, config: LatencyConfig, device: str) -> Instrument:
+        """What is measured with there; see `nas.latency.conditions.instrument`."""
         ...
 
 
@@ -48,26 +51,29 @@ class Meter:
     Attributes:
         config: how.
         input_shape: (C, H, W) of the images.
-        device: "cpu", "cuda:0", ...
+        device: "cpu", "cuda" or "cuda:0", of the machine that measures.
         lane: this process's place in its lanes.
-        measure_with: measures variants elsewhere, on a node that is kept for it; None measures here.
+        node: measures, where this machine does not.
     """
 
     config: LatencyConfig
     input_shape: Shape
     device: str
     lane: Lane = field(default_factory=Lane)
-    measure_with: Measure | None = None
+    node: MeasuringNode | None = None
     _known_ms: dict[tuple[object, ...], float] = field(default_factory=dict)
+
+    def instrument(self) -> Instrument:
+        """What is measured with.
+
+        Raises:
+            ValueError: it is not there, or the machine that measures has too few cores.
+        """
+        return (self.node.instrument if self.node else instrument)(self.config, self.device)
 
     def measure(self, *networks: nn.Module) -> list[LatencyMeasurement]:
         """The latencies of networks, measured in turn."""
         return self._measure([Variant(network, self.config, self.input_shape) for network in networks])
-
-    def reference(self) -> LatencyMeasurement:
-        """The reference network itself, on the device: what other measurements are compared to."""
-        config = LatencyConfig(threads=self.config.threads, tolerance=self.config.tolerance)
-        return self._measure([Variant(reference_network(), config, REFERENCE_SHAPE)])[0]
 
     def merged(self, deployed: nn.Module, merge: str) -> Merged:
         """A network merged by the plan that `merge` stands for (`MERGE_COSTS`, or "latency").
@@ -101,7 +107,7 @@ class Meter:
             how = (layer.stride, layer.padding, layer.dilation, layer.groups, layer.bias is None)
             kind = (*layer.weight.shape, *how)
         flat = [nn.Flatten()] if isinstance(layer, nn.Linear) else []
-        alone = self._once(kind, nn.Sequential(*flat, _with_numbers(layer)), input_shape)
+        alone = self._once(kind, nn.Sequential(*flat, layer), input_shape)
         return max(0.0, alone - self.nothing_ms())
 
     def nothing_ms(self) -> float:
@@ -116,20 +122,10 @@ class Meter:
         return self._known_ms[kind, input_shape]
 
     def _measure(self, variants: list[Variant]) -> list[LatencyMeasurement]:
-        if self.measure_with is not None:
+        if self.node is not None:
             with self.lane.resting():
-                return self.measure_with(variants, device=self.device)
+                return self.node.measure(variants, device=self.device)
         return measure_interleaved(variants, device=self.device, lane=self.lane)
-
-
-def _with_numbers(layer: nn.Module) -> nn.Module:
-    """A copy on the CPU of a layer that may be without numbers."""
-    if all(not parameter.is_meta for parameter in layer.parameters()):
-        return layer
-    filled = copy.deepcopy(layer).to_empty(device="cpu")
-    for parameter in filled.parameters():
-        parameter.data.fill_(1 / parameter[0].numel())
-    return filled
 
 
 def reading_of(measured: LatencyMeasurement, plan: MergePlan) -> Reading:

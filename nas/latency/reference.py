@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nas.config import LatencyConfig
-from nas.latency.backends import LATENCY_BACKENDS
+from nas.latency.backends import backend_for
 from nas.latency.machine import fingerprint
 from nas.latency.prepared import Prepared
 
@@ -19,17 +19,17 @@ REFERENCE_SHAPE = (3, 32, 32)
 @contextlib.contextmanager
 def reference(config: LatencyConfig, device: str) -> Iterator[Prepared]:
     """The reference network, ready on a device; in the device's usual runtime, whatever else is timed."""
-    name = "onnxruntime" if device == "cpu" else "torch"
-    usual = LatencyConfig(backend=name, threads=config.threads, memory_format="contiguous")
+    usual = LatencyConfig(threads=config.threads, memory_format="contiguous")
+    _, backend = backend_for(usual, device)
     network, images = reference_network().to(device), batch_of_noise(REFERENCE_SHAPE, 1, device)
-    with LATENCY_BACKENDS[name].prepare(network, images, usual) as ready:
+    with backend.prepare(network, images, usual) as ready:
         yield ready
 
 
 def reference_name(config: LatencyConfig, device: str) -> str:
     """What tells readings of the reference apart that cannot be compared."""
-    name = "onnxruntime" if device == "cpu" else "torch"
-    return f"{fingerprint(device)}, {config.threads} threads, {name} {LATENCY_BACKENDS[name].version}"
+    name, backend = backend_for(LatencyConfig(), device)
+    return f"{fingerprint(device)}, {config.threads} threads, {name} {backend.version}"
 
 
 def batch_of_noise(input_shape: tuple[int, int, int], batch_size: int, device: str) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.config import LatencyConfig, first_line, user_path
-from nas.cost import on_meta
+from nas.cost import entering_shapes
+from nas.files import write_at_once
 from nas.latency.measurement import Shape
 from nas.latency.prepared import TABLE, NotSupported, Prepared
 
@@ -30,22 +32,12 @@ def layers_of(network: nn.Module, input_shape: Shape) -> dict[str, tuple[nn.Modu
     """The convolutions and linear layers that run, by name: one of each, the (C, H, W) that enters it, how many."""
     found: dict[str, tuple[nn.Module, Shape]] = {}
     times: Counter[str] = Counter()
-    probe, image = on_meta(network, input_shape)
-
-    def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        channels, height, width = (*inputs[0].shape[1:], 1, 1)[:3]
-        name = layer_name(module, (channels, height, width))
+    timed = [path for path, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    for path, entering in entering_shapes(network, input_shape, timed):
+        module = network.get_submodule(path)
+        name = layer_name(module, entering)
         times[name] += 1
-        found.setdefault(name, (module, (channels, height, width)))
-
-    timed = [module for module in probe.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    hooks = [module.register_forward_pre_hook(see) for module in timed]
-    try:
-        with torch.no_grad():
-            probe(image)
-    finally:
-        for hook in hooks:  # the layers are handed out, to be timed
-            hook.remove()
+        found.setdefault(name, (module, entering))
     return {name: (*found[name], times[name]) for name in found}
 
 
@@ -112,13 +104,12 @@ def table_of(config: LatencyConfig) -> dict[str, float]:
 
 def write_table(file: Path, table: Mapping[str, float]) -> None:
     """Writes what `read_table` reads; a file of that name is replaced."""
+    rows = io.StringIO()
+    writer = csv.writer(rows)
+    writer.writerow(COLUMNS)
+    writer.writerows((name, f"{value:.6g}") for name, value in table.items())
     file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.tmp")
-    with draft.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(COLUMNS)
-        writer.writerows((name, f"{value:.6g}") for name, value in table.items())
-    draft.replace(file)
+    write_at_once(file, rows.getvalue())
 
 
 @contextlib.contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import statistics
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,14 +15,14 @@ from nas.config import LatencyConfig
 from nas.latency.prepared import CUDA_EVENTS, Prepared, cuda_clock, host_clock, not_supported
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-TRIALS_OF_A_FORMAT = 15
 
 
 @contextlib.contextmanager
 def torch_eager(network: nn.Module, batch: Tensor, config: LatencyConfig) -> Iterator[Prepared]:
     """Eager PyTorch; on CUDA as a graph, if so configured. The memory format is the faster one unless given."""
-    with _threads(config.threads), torch.inference_mode():
-        yield _fastest([_eager(network, batch, config, each) for each in _formats(config)])
+    with _threads(config.threads), torch.inference_mode(), _float32(batch):
+        ready, *rivals = [_eager(network, batch, config, each) for each in _formats(config)]
+        yield replace(ready, rivals=tuple(rivals))
 
 
 @contextlib.contextmanager
@@ -33,7 +33,7 @@ def torch_compile(network: nn.Module, batch: Tensor, config: LatencyConfig) -> I
     graphs = {"triton.cudagraphs": config.cuda_graphs} if batch.is_cuda else {}
     # Networks of one class share a limit of compilations, beyond which they silently run eager.
     unlimited = torch._dynamo.config.patch(recompile_limit=10_000, accumulated_recompile_limit=10_000)
-    with _threads(config.threads), torch.inference_mode(), unlimited:
+    with _threads(config.threads), torch.inference_mode(), _float32(batch), unlimited:
         placed, images = _placed(network, batch, memory_format)
         compiled = torch.compile(placed, dynamic=False, options={"freezing": True, **graphs})
         try:
@@ -91,15 +91,6 @@ def _formats(config: LatencyConfig) -> list[str]:
     return list(MEMORY_FORMATS) if config.memory_format == "auto" else [config.memory_format]
 
 
-def _fastest(ready: list[Prepared]) -> Prepared:
-    """The one with the least median of a few repeats, interleaved after as many to warm up."""
-    if len(ready) == 1:
-        return ready[0]
-    times = [[each.time_once() for each in ready] for _ in range(2 * TRIALS_OF_A_FORMAT)][TRIALS_OF_A_FORMAT:]
-    medians = [statistics.median(column) for column in zip(*times, strict=True)]
-    return ready[medians.index(min(medians))]
-
-
 @contextlib.contextmanager
 def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
@@ -108,3 +99,10 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _float32(batch: Tensor) -> contextlib.AbstractContextManager[None]:
+    """On a GPU: the fastest algorithms, without TensorFloat-32, which is not the float32 that is asked for."""
+    if not batch.is_cuda:
+        return contextlib.nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)

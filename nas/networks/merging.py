@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import reduce
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn.functional import conv2d
 
 from nas.config import first_line
 from nas.convolution import Convolution
-from nas.cost import on_meta
+from nas.cost import entering_shapes
 from nas.fusion import LinearConv, compose
 from nas.layers.merging import cheapest, exact_spans
 from nas.networks.conv_modules import conv2d_from, is_plain, linear_of
@@ -163,7 +163,10 @@ def plan_merges(deployed: nn.Module, cost: ConvCost, input_shape: Shape | None =
         raise ValueError(f"input_shape={shape} is not (C, H, W), and the network names none of its own")
     channels, height, width = shape
     runs = linear_runs(deployed)
-    shapes = _input_shapes(deployed, {name for run in runs for name in run}, (channels, height, width))
+    try:
+        shapes = dict(entering_shapes(deployed, (channels, height, width), [name for run in runs for name in run]))
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"input_shape={shape} does not fit the network: {first_line(error)}") from error
     known: dict[tuple[Convolution, torch.dtype, Shape], float] = {}
 
     def priced(conv: Convolution, dtype: torch.dtype, entering: Shape) -> float:
@@ -232,28 +235,6 @@ def _only_source(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> fx.Node | 
         node = sources[0]
         if node not in modules or not is_plain(modules[node], nn.Identity):
             return node
-
-
-def _input_shapes(network: nn.Module, names: set[str], input_shape: Shape) -> dict[str, Shape]:
-    """The (C, H, W) that enters each named module, found on the meta device."""
-    shapes: dict[str, Shape] = {}
-
-    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            _, channels, height, width = inputs[0].shape
-            shapes[name] = (channels, height, width)
-
-        return hook
-
-    try:
-        probe, image = on_meta(network, input_shape)
-        for name in names:
-            probe.get_submodule(name).register_forward_pre_hook(record(name))
-        with torch.no_grad():
-            probe(image)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"input_shape={input_shape} does not fit the network: {first_line(error)}") from error
-    return shapes
 
 
 def _with_numbers(conv: Convolution, dtype: torch.dtype) -> nn.Conv2d:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nas.architecture import Architecture
 from nas.block_fields import Value
 from nas.cost import count
 from nas.latency.meter import Meter
 from nas.networks.builder import build
 from nas.networks.merging import apply_merges, merge_plan
-from nas.pipeline import Job, Known, broken_constraint, price
+from nas.pipeline import Job, Known, at_best, broken_constraint, price
 from nas.space import Choices, SearchSpace
 from nas.trial import Cost, Reading
 
 MOST_PROBES = 400
+MOST_TIMED_PROBES = 60  # a quarter of a minute
 MOST_SWEEPS = 4
 
 
@@ -27,8 +30,10 @@ def check_feasible(space: SearchSpace, job: Job, meter: Meter) -> None:
     """
     if not job.constraints:
         return
+    timed = any(each.name == "latency_ms" for each in job.constraints)
+    most_probes = MOST_TIMED_PROBES if timed else MOST_PROBES
     choices = space.choices_made(lambda name, options: min(options, key=_size))
-    cost, excess = _probe(space.architecture(choices), job, meter)
+    cost, excess = _probe(space.architecture(choices), job, meter, timed)
     probes = 1
     for _ in range(MOST_SWEEPS):
         before = excess
@@ -36,12 +41,12 @@ def check_feasible(space: SearchSpace, job: Job, meter: Meter) -> None:
             options = _options(space, choices).get(name, ())
             # The smallest is where the descent begins; what helps in large (groups) helps most at its end.
             for option in {options[-1], options[0], options[len(options) // 2]} if options else ():
-                if excess <= 0 or probes >= MOST_PROBES:
+                if excess <= 0 or probes >= most_probes:
                     return
                 if option == choices.get(name):
                     continue
                 changed = _with(space, choices, name, option)
-                new_cost, new_excess = _probe(space.architecture(changed), job, meter)
+                new_cost, new_excess = _probe(space.architecture(changed), job, meter, timed)
                 probes += 1
                 if new_excess < excess:
                     choices, cost, excess = changed, new_cost, new_excess
@@ -56,10 +61,10 @@ def check_feasible(space: SearchSpace, job: Job, meter: Meter) -> None:
     )
 
 
-def _probe(arch: Architecture, job: Job, meter: Meter) -> tuple[Cost, float]:
-    """The cost, and by how much it breaks the constraints; latency is measured only where it is one of them."""
-    timed = any(each.name == "latency_ms" for each in job.constraints)
+def _probe(arch: Architecture, job: Job, meter: Meter, timed: bool) -> tuple[Cost, float]:
+    """The cost, and by how much it breaks the constraints, its latency at best; measured only if it is one of them."""
     cost = price(arch, job, Known(), meter).cost if timed else _untimed(arch, job)
+    cost = replace(cost, latency=at_best(cost.latency))
     costs = cost.by_name()
     return cost, sum(max(0.0, each.excess(costs)) for each in job.constraints)
 

@@ -10,6 +10,8 @@ import torch
 
 from nas.config import SearchConfig
 from nas.deploy import Model, export_model, load_deployed
+from nas.latency.lane import Lane
+from nas.latency.memory import LatencyMemory
 from nas.latency.meter import Meter, reading_of
 from nas.networks.merging import MergePlan
 from nas.pipeline import Job
@@ -17,28 +19,30 @@ from nas.results import front_of, make_constraints, write_results
 from nas.store import RunStore
 from nas.training import evaluate
 from nas.trial import Remeasured, Tested, TrialRecord
+from nas.tune.plan import Plan
 
 Say = Callable[[str], None]
 
 
-def finish(store: RunStore, job: Job, meter: Meter, config: SearchConfig, reason: str, say: Say) -> None:
+def finish(plan: Plan, store: RunStore, meter: Meter, memory: LatencyMemory, reason: str, say: Say) -> None:
     """Makes what a run leaves behind, from what it has judged; can be repeated.
 
     Args:
+        plan: what was searched.
         store: the run.
-        job: data and how latency is measured.
-        meter: measures for the job.
-        config: objectives and constraints.
+        meter: measures for its job.
+        memory: of latencies.
         reason: why the search ended.
         say: takes lines for people.
     """
+    config, job = plan.config, plan.job
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(config.trials.cpus)))
+    torch.set_num_threads(plan.threads)
     try:
         write_results(store)  # what has been judged is to be read whatever happens below
-        remeasure_front(store, job, meter, config, say)
+        remeasure_front(plan, store, meter, memory, say)
         with meter.lane.working():
-            _test(store, job, _front(store, config))
+            _test(store, job, _front(store, config), meter.lane)
             write_results(store)
             _export(store, job, meter, _front(store, config), say)
     finally:
@@ -46,22 +50,25 @@ def finish(store: RunStore, job: Job, meter: Meter, config: SearchConfig, reason
     store.write_end(reason)
 
 
-def remeasure_front(store: RunStore, job: Job, meter: Meter, config: SearchConfig, say: Say) -> None:
+def remeasure_front(plan: Plan, store: RunStore, meter: Meter, memory: LatencyMemory, say: Say) -> None:
     """Measures the front's latencies again on the now idle machine, until every member has been.
 
     A new value may take a network off the front and let another one in, which is measured then. Trials with
     one deploy form share the measurement.
     """
-    while fresh := [record for record in _front(store, config) if not record.remeasured]:
+    job = plan.job
+    while fresh := [record for record in _front(store, plan.config) if not record.remeasured]:
         say(f"measuring {len(fresh)} networks of the front once more")
         same: dict[tuple[object, ...], list[TrialRecord]] = {}
         for record in store.records():
             same.setdefault(_shipped_form(record), []).append(record)
         for form in dict.fromkeys(_shipped_form(record) for record in fresh):
-            network, plan = _network(store, job, next(r for r in fresh if _shipped_form(r) == form))
+            network, merges = _network(store, job, next(r for r in fresh if _shipped_form(r) == form))
             (measured,) = meter.measure(job.shipped(network))
+            reading = reading_of(measured, merges)
+            memory.remember(same[form][0].architecture.deploy_id, reading)
             for record in same[form]:
-                store.append(Remeasured(record.trial, reading_of(measured, plan)))
+                store.append(Remeasured(record.trial, reading))
 
 
 def _shipped_form(record: TrialRecord) -> tuple[object, ...]:
@@ -78,11 +85,12 @@ def _network(store: RunStore, job: Job, record: TrialRecord) -> tuple[torch.nn.M
     return load_deployed(record.architecture, weights, job.data.num_classes, job.data.input_shape)
 
 
-def _test(store: RunStore, job: Job, front: list[TrialRecord]) -> None:
+def _test(store: RunStore, job: Job, front: list[TrialRecord], lane: Lane) -> None:
     """Evaluates the final front on test data; a network that was tested before is not tested again."""
     for record in front:
         if record.test_accuracy is None:
-            accuracy = evaluate(job.shipped(_network(store, job, record)[0]), job.data, job.data.test)
+            shipped = job.shipped(_network(store, job, record)[0])
+            accuracy = evaluate(shipped, job.data, job.data.test, between_batches=lane.breathe)
             store.append(Tested(record.trial, accuracy))
 
 

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.linalg import LinAlgError
 
 from nas.architecture import Architecture
-from nas.latency.predictor import Conditions, LatencyPredictor, rows_of
+from nas.latency.conditions import Conditions
+from nas.latency.predictor import LatencyPredictor, rows_of
 from nas.latency.regression import Array, fit
 from nas.trial import Reading
 

@@ -14,19 +14,25 @@ import torch
 from nas.command_line import given_keys, make_config
 from nas.config import LatencyConfig, SearchConfig, leaves, seconds, user_path
 from nas.data import DATASETS, load_data
-from nas.latency.measure import timed_device
-from nas.latency.predictor import LatencyPredictor, conditions, load_predictor
 from nas.objectives import get_objectives
-from nas.pipeline import Job, check_latency, latency_device
+from nas.pipeline import Job
 from nas.results import make_constraints
 from nas.samplers import make_sampler
 from nas.space import SearchSpace
 from nas.space_file import load_space, space_names
 from nas.store import RunStore, check_new
-from nas.tune.feasibility import check_feasible
 
 # What may differ when a run is resumed; everything else would mix two searches in one run.
-MAY_CHANGE = ("budget", "time_budget", "resume", "run", "runs_dir", "trials.concurrent", "trials.timeout")
+MAY_CHANGE = (
+    "budget",
+    "time_budget",
+    "resume",
+    "run",
+    "runs_dir",
+    "trials.concurrent",
+    "trials.timeout",
+    "latency.calibration",
+)
 MAY_CHANGE_PREFIX = "ray."
 
 
@@ -43,7 +49,6 @@ class Plan:
         threads: CPU threads of a trial.
         gpus_per_trial: share of a GPU, or several.
         time_budget_s: seconds after which no trial is begun or waited for.
-        predictor: of latencies, from a calibration file.
     """
 
     config: SearchConfig
@@ -54,7 +59,6 @@ class Plan:
     threads: int
     gpus_per_trial: float
     time_budget_s: float | None
-    predictor: LatencyPredictor | None = None
 
     @property
     def runs_dir(self) -> Path:
@@ -85,21 +89,11 @@ def make_plan(settings: Mapping[str, Any]) -> Plan:
     job = Job(data, config.train, config.latency, constraints, device, config.seed, config.merge, timeout_s, weights)
     if weights is not None:
         _check_weights(job, space)
-    check_latency(job)
-    if not config.resume:
-        check_feasible(space, job, job.meter())
+    if config.ray.address is None:  # else another machine may be the one that measures
+        job.meter().instrument()
     gpus = config.trials.gpus if config.trials.gpus is not None else float(device == "cuda")
     threads = max(1, int(config.trials.cpus))
-    return Plan(config, store, name, space, job, threads, gpus, time_budget_s, _predictor(job))
-
-
-def _predictor(job: Job) -> LatencyPredictor | None:
-    if job.latency.calibration is None:
-        return None
-    device = latency_device(job.latency, job.device)
-    shape, classes = job.data.input_shape, job.data.num_classes
-    here = conditions(job.latency, device, timed_device(job.latency, device), shape, classes, job.merge)
-    return load_predictor(user_path("latency.calibration", job.latency.calibration), here)
+    return Plan(config, store, name, space, job, threads, gpus, time_budget_s)
 
 
 def _anchored(config: SearchConfig) -> SearchConfig:

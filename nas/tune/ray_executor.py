@@ -8,22 +8,26 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
 
 import ray
 from ray import tune
 from ray.exceptions import RayTaskError
 
-from nas.config import SearchConfig, first_line
+from nas.config import LatencyConfig, SearchConfig, first_line
+from nas.latency.conditions import Instrument, instrument
 from nas.latency.measure import Variant, measure_interleaved
 from nas.latency.measurement import LatencyMeasurement
-from nas.latency.meter import Measure
+from nas.latency.meter import MeasuringNode
 from nas.store import RunStore
 from nas.tune.plan import Plan
 from nas.tune.search_state import SearchState
 from nas.tune.searcher import EventCallback, StateSearcher
 from nas.tune.trainable import ArchitectureTrainable
+
+Result = TypeVar("Result")
 
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run's own store is the log
@@ -120,28 +124,40 @@ def concurrency(plan: Plan) -> int:
     return min(trials.concurrent or int(fits), int(fits))
 
 
-def measuring_node() -> Measure | None:
-    """Measures on the cluster's nodes that declare the resource `latency`; None on one machine: it measures itself.
+def measuring_node() -> MeasuringNode | None:
+    """The cluster's nodes that declare the resource `latency`; None on one machine: it measures itself.
 
     Raises:
         ValueError: several nodes, and none declares it: their latencies cannot be compared.
     """
-    if not ray.cluster_resources().get("latency"):
-        nodes = sum(node["Alive"] for node in ray.nodes())
-        if nodes > 1:
-            raise ValueError(
-                f"the cluster has {nodes} nodes and none declares where latencies are measured: start nodes of a kind "
-                "with ray start --resources '{\"latency\": 1}'"
-            )
-        return None
+    if ray.cluster_resources().get("latency"):
+        return NodeForLatency()
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    if nodes > 1:
+        raise ValueError(
+            f"the cluster has {nodes} nodes and none declares where latencies are measured: start nodes of a kind "
+            "with ray start --resources '{\"latency\": 1}'"
+        )
+    return None
 
-    def measure_there(variants: list[Variant], **how: Any) -> list[LatencyMeasurement]:
-        try:
-            return ray.get(_measure_there.remote(variants, how))
-        except RayTaskError as error:
-            raise error.cause from None
 
-    return measure_there
+class NodeForLatency:
+    """A `MeasuringNode`: tasks that ask for the resource `latency`."""
+
+    def measure(self, variants: list[Variant], *, device: str) -> list[LatencyMeasurement]:
+        """See `MeasuringNode`."""
+        return _there(partial(measure_interleaved, variants, device=device))
+
+    def instrument(self, config: LatencyConfig, device: str) -> Instrument:
+        """See `MeasuringNode`."""
+        return _there(partial(instrument, config, device))
+
+
+def _there(act: Callable[[], Result]) -> Result:
+    try:
+        return ray.get(_act.remote(act))
+    except RayTaskError as error:
+        raise error.cause from None
 
 
 # Ray hides GPUs from tasks that ask for none.
@@ -150,12 +166,19 @@ def measuring_node() -> Measure | None:
     resources={"latency": 1},
     runtime_env={"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}},
 )
-def _measure_there(variants: list[Variant], how: dict[str, Any]) -> list[LatencyMeasurement]:
-    return measure_interleaved(variants, **how)
+def _act(act: Callable[[], Any]) -> Any:
+    return act()
 
 
-def run_with_ray(plan: Plan, state: SearchState, store: RunStore) -> None:
-    """Runs trials until the search is over; Ctrl-C or the time budget leave those in flight unjudged."""
+def run_with_ray(node: MeasuringNode | None, plan: Plan, state: SearchState, store: RunStore) -> None:
+    """Runs trials until the search is over; Ctrl-C or the time budget leave those in flight unjudged.
+
+    Args:
+        node: where latencies are measured, if not where trials are.
+        plan: what is searched.
+        state: hands out trials and takes in their events.
+        store: the run.
+    """
     slots = concurrency(plan)
     # All workers are started at once; one by one, the first would take every short trial and the rest never start.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
@@ -164,7 +187,7 @@ def run_with_ray(plan: Plan, state: SearchState, store: RunStore) -> None:
         job=plan.job,
         weights_dir=str(store.path / "weights"),
         threads=plan.threads,
-        measure_with=measuring_node(),
+        node=node,
     )
     trainable = tune.with_resources(trainable, {"cpu": plan.config.trials.cpus, "gpu": plan.gpus_per_trial})
     tuner = tune.Tuner(

@@ -6,17 +6,19 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
-from nas.latency.measure import timed_device
-from nas.latency.memory import LatencyKey, LatencyMemory, latency_key
-from nas.latency.meter import Measure, Meter
-from nas.latency.predictor import conditions
+from nas.config import user_path
+from nas.latency.conditions import Conditions, conditions_from_dict, differences
+from nas.latency.memory import LatencyMemory
+from nas.latency.meter import MeasuringNode, Meter
+from nas.latency.predictor import LatencyPredictor, load_predictor
 from nas.objectives import get_objectives
-from nas.pipeline import latency_device
 from nas.results import Run
 from nas.store import RunStore
 from nas.tune.environment import describe_environment
+from nas.tune.feasibility import check_feasible
 from nas.tune.finish import finish
 from nas.tune.forecast import Forecast
 from nas.tune.inline import run_inline
@@ -27,10 +29,11 @@ from nas.tune.study import Study
 
 
 class Executor(NamedTuple):
-    """What runs trials, and what measures elsewhere for them, if anything does."""
+    """What runs trials, the machine that measures for them, if it is another one, and where Ray shows itself."""
 
     run: Callable[[Plan, SearchState, RunStore], None]
-    measure_with: Measure | None = None
+    node: MeasuringNode | None = None
+    dashboard: str | None = None
 
 
 def run_search(verbose: bool = True, **settings: Any) -> Run:
@@ -49,25 +52,31 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
     plan = make_plan(settings)
     with contextlib.ExitStack() as stack:
         view = stack.enter_context(ProgressView(plan.config, verbose))
+        # Whatever the executor and the latencies need is there before anything is announced or made.
+        executor = stack.enter_context(_executor(plan))
+        meter, where, calibrated = _latency(plan, executor.node)
         view.announce(plan.space, plan.job.data)
-        # Whatever the executor needs is up before a run is made.
-        executor = stack.enter_context(_executor(plan, view))
-        memory = LatencyMemory(plan.runs_dir)
-        meter, device = _meter(plan, executor)
-        store = _store(plan)
+        if executor.dashboard:
+            view.say(f"Ray dashboard: http://{executor.dashboard}")
+        if calibrated and not plan.job.constraints:
+            view.say("latency.calibration spares nothing: without a constraint every network is measured")
+        memory = LatencyMemory(plan.runs_dir, where)
+        store = plan.store or _new_store(plan, where)
         stack.enter_context(store.locked())
         if plan.store is not None:
             store.reopen(plan.config)
         view.say(f"run {store.path}")
         try:
-            state = _state(plan, store, memory, device, view)
+            # Predictions spare what would break a constraint its measurement.
+            forecast = Forecast(where, calibrated) if plan.job.constraints else None
+            state = SearchState(plan.config, store, _study(plan), memory, plan.time_budget_s, view.watch, forecast)
             executor.run(plan, state, store)
         except BaseException:
             store.discard_if_empty()
             raise
         assert state.over is not None
         try:
-            finish(store, plan.job, meter, plan.config, state.over, view.say)
+            finish(plan, store, meter, memory, state.over, view.say)
         except KeyboardInterrupt:
             view.say(f"What was judged is kept in {store.path}; run={store.name} resume=true finishes it.")
             raise
@@ -77,7 +86,7 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
 
 
 @contextlib.contextmanager
-def _executor(plan: Plan, view: ProgressView) -> Iterator[Executor]:
+def _executor(plan: Plan) -> Iterator[Executor]:
     if plan.config.trials.executor == "inline":
         yield Executor(run_inline)
         return
@@ -86,38 +95,33 @@ def _executor(plan: Plan, view: ProgressView) -> Iterator[Executor]:
     wanted = plan.config.ray.dashboard
     with ray_session(plan.config, sys.stdout.isatty() if wanted is None else wanted) as dashboard:
         concurrency(plan)
-        if dashboard:
-            view.say(f"Ray dashboard: http://{dashboard}")
-        yield Executor(run_with_ray, measuring_node())
+        node = measuring_node()
+        yield Executor(partial(run_with_ray, node), node, dashboard)
 
 
-def _meter(plan: Plan, executor: Executor) -> tuple[Meter, str]:
-    """What measures for the run's driver, and what tells the device that is timed from others."""
-    meter = dataclasses.replace(plan.job.meter(), measure_with=executor.measure_with)
-    if executor.measure_with is None or plan.job.latency.backend == "table":
-        return meter, timed_device(plan.job.latency, meter.device)
-    return meter, meter.reference().device
+def _latency(plan: Plan, node: MeasuringNode | None) -> tuple[Meter, Conditions, LatencyPredictor | None]:
+    """What measures for the run's driver, under which conditions, and what predicts under them.
 
-
-def _store(plan: Plan) -> RunStore:
+    Raises:
+        ValueError: `latency.calibration` is no such file, or it or the run to continue is of other conditions; or no
+            network keeps the constraints.
+    """
+    meter = plan.job.meter(node)
+    where = plan.job.conditions(meter.instrument())
+    file = plan.job.latency.calibration
+    calibrated = load_predictor(user_path("latency.calibration", file), where) if file else None
     if plan.store is None:
-        environment = describe_environment(plan.job.device, plan.config.seed)
-        return RunStore.create(plan.runs_dir, plan.name, plan.config, plan.space.text, environment)
-    return plan.store
+        check_feasible(plan.space, plan.job, meter)
+    elif differing := differences(conditions_from_dict(plan.store.environment()["latency"]), where):
+        raise ValueError(f"run={plan.name} cannot be continued: its latencies were measured with {differing}")
+    return meter, where, calibrated
 
 
-def _state(plan: Plan, store: RunStore, memory: LatencyMemory, device: str, view: ProgressView) -> SearchState:
-    config, job = plan.config, plan.job
-    study = Study(plan.space, get_objectives(config.objectives), job.constraints, config.sampler, config.seed)
-    where = latency_device(job.latency, job.device)
+def _new_store(plan: Plan, where: Conditions) -> RunStore:
+    environment = {**describe_environment(plan.job.device, plan.config.seed), "latency": dataclasses.asdict(where)}
+    return RunStore.create(plan.runs_dir, plan.name, plan.config, plan.space.text, environment)
 
-    shape, classes = job.data.input_shape, job.data.num_classes
 
-    def key(deploy_id: str) -> LatencyKey:
-        return latency_key(deploy_id, shape, classes, job.merge, job.latency, where, device)
-
-    # Predictions spare measurements of what is too slow, so without such a limit there is no use for them.
-    limited = any(each.name == "latency_ms" for each in job.constraints)
-    measured_in = conditions(job.latency, where, device, shape, classes, job.merge)
-    forecast = Forecast(measured_in, plan.predictor) if limited else None
-    return SearchState(config, store, study, memory, key, plan.time_budget_s, view.watch, forecast)
+def _study(plan: Plan) -> Study:
+    config = plan.config
+    return Study(plan.space, get_objectives(config.objectives), plan.job.constraints, config.sampler, config.seed)

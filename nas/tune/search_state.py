@@ -9,7 +9,7 @@ from typing import Any
 
 from nas.architecture import Architecture
 from nas.config import SearchConfig
-from nas.latency.memory import LatencyKey, LatencyMemory
+from nas.latency.memory import LatencyMemory
 from nas.pipeline import Known
 from nas.store import RunStore
 from nas.trial import Ended, EpochEnded, Event, Priced, Reading, TrialRecord, TrialState, records_of, unfinished
@@ -44,13 +44,12 @@ class SearchState:
         store: RunStore,
         study: Study,
         memory: LatencyMemory,
-        latency_key: Callable[[str], LatencyKey],
         time_budget_s: float | None,
         watch: Callable[[Event, SearchState], None],
         forecast: Forecast | None = None,
     ) -> None:
         self._config, self._store, self._study = config, store, study
-        self._memory, self._latency_key, self._watch, self._forecast = memory, latency_key, watch, forecast
+        self._memory, self._watch, self._forecast = memory, watch, forecast
         self._ends_at = None if time_budget_s is None else time.monotonic() + time_budget_s
         self.over: str | None = None
         events = store.events()
@@ -61,7 +60,7 @@ class SearchState:
         study.restore(self.records)
         for record in self.records:
             if record.cost is not None:
-                self._learn(record.architecture, record.cost.latency)
+                self._take_in(record.architecture, record.cost.latency)
         study.open_journal(store.path / "study.log", store.name, self.records)
         self._seen = {record.architecture.arch_id for record in self.records}
         self._seen |= {proposal.arch_id for proposal in self._to_repeat}
@@ -109,8 +108,7 @@ class SearchState:
         suggestion, events = self._live[event.trial]
         events.append(event)
         if isinstance(event, Priced):
-            self._memory.remember(self._latency_key(suggestion.architecture.deploy_id), event.latency)
-            self._learn(suggestion.architecture, event.latency)
+            self._take_in(suggestion.architecture, event.latency)
         if isinstance(event, Ended):
             (record,) = records_of(events)
             del self._live[event.trial]
@@ -139,11 +137,12 @@ class SearchState:
         return Assignment(proposal.trial, proposal.architecture, proposal.arch_id, self._known(suggestion.architecture))
 
     def _known(self, arch: Architecture) -> Known:
-        remembered = self._memory.get(self._latency_key(arch.deploy_id))
+        remembered = self._memory.get(arch.deploy_id)
         if remembered is not None or self._forecast is None:
             return Known(remembered)
         return Known(predicted=self._forecast.predict(arch))
 
-    def _learn(self, arch: Architecture, reading: Reading) -> None:
+    def _take_in(self, arch: Architecture, reading: Reading) -> None:
+        self._memory.remember(arch.deploy_id, reading)
         if self._forecast is not None:
             self._forecast.learn(arch, reading)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Generator
@@ -15,7 +14,7 @@ from ray import tune
 
 from nas.architecture import architecture_from_json
 from nas.deploy import save_weights
-from nas.latency.meter import Measure
+from nas.latency.meter import MeasuringNode
 from nas.pipeline import Job, judge, known_from_dict
 from nas.trial import Ended, EpochEnded, Event, event_to_dict
 
@@ -30,12 +29,12 @@ class ArchitectureTrainable(tune.Trainable):
     """
 
     def setup(  # pyright: ignore[reportIncompatibleMethodOverride]  # Ray's with_parameters adds the rest
-        self, config: dict[str, Any], job: Job, weights_dir: str, threads: int, measure_with: Measure | None
+        self, config: dict[str, Any], job: Job, weights_dir: str, threads: int, node: MeasuringNode | None
     ) -> None:
         """Called once an actor: keeps the data where it is trained on, then begins the first trial."""
         torch.set_num_threads(threads)
         self._job = job.on_device()
-        self._meter = dataclasses.replace(self._job.meter(), measure_with=measure_with)
+        self._meter = self._job.meter(node)
         self._weights_dir = Path(weights_dir)
         self._begin(config)
 
