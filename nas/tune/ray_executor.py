@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import ray
 from ray import tune
 from ray.exceptions import RayTaskError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from nas.config import LatencyConfig, SearchConfig, first_line
 from nas.latency.conditions import Instrument, instrument
@@ -65,8 +66,9 @@ def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
                     **quiet,
                 )
     except (ConnectionError, ValueError, RuntimeError) as error:
+        token = " (does it ask for a token? then set RAY_AUTH_MODE=token)" if config.ray.address else ""
         raise ValueError(
-            f"ray.address={config.ray.address}: Ray cannot be reached or started: {first_line(error)}"
+            f"ray.address={config.ray.address}: Ray cannot be reached or started: {first_line(error)}{token}"
         ) from None
     try:
         yield context.dashboard_url
@@ -160,10 +162,11 @@ def _there(act: Callable[[], Result]) -> Result:
         raise error.cause from None
 
 
-# Ray hides GPUs from tasks that ask for none.
+# Not within the trial that asks, whose resources are its own. Ray hides GPUs from tasks that ask for none.
 @ray.remote(
     num_cpus=0,
     resources={"latency": 1},
+    scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=None),
     runtime_env={"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}},
 )
 def _act(act: Callable[[], Any]) -> Any:
