@@ -306,7 +306,6 @@ def test_layers_of_a_small_network_by_hand():
     assert (conv.kind, conv.in_size, conv.out_size, conv.padding) == ("conv", (8, 10), (4, 5), (1, 1))
     assert (conv.weights, conv.params, conv.macs) == (4 * 1 * 9, 4 * 9 + 4, 4 * 9 * 20)
     assert (conv.in_elements, conv.out_elements) == (160, 80)
-    assert (conv.in_bytes, conv.out_bytes, conv.weight_bytes) == (640, 320, 160)
     assert (relu.kind, relu.params, relu.macs, relu.in_elements, relu.out_elements) == ("relu", 0, 0, 80, 80)
     assert (pool.kind, pool.out_size) == ("global_pool", (1, 1))
     assert (linear.kind, linear.params, linear.macs) == ("linear", 4 * 3 + 3, 12)

@@ -29,7 +29,6 @@ Kind = Literal[
     "shuffle",
 ]
 
-BYTES_PER_NUMBER = 4  # float32
 TRAINED_NORMS = ("batch_norm", "group_norm")
 
 
@@ -113,21 +112,6 @@ class Layer:
     def out_elements(self) -> int:
         """Numbers that it writes."""
         return self.out_channels * math.prod(self.out_size)
-
-    @property
-    def in_bytes(self) -> int:
-        """Bytes that it reads in single precision, but for its own numbers."""
-        return self.in_elements * BYTES_PER_NUMBER
-
-    @property
-    def out_bytes(self) -> int:
-        """Bytes that it writes in single precision."""
-        return self.out_elements * BYTES_PER_NUMBER
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of its own numbers in single precision."""
-        return self.params * BYTES_PER_NUMBER
 
 
 def conv_layer(conv: Convolution, in_size: Pair, out_size: Pair, follows: bool = False) -> Layer:
