@@ -7,13 +7,21 @@ from tests.searching import events_of, proposals_of, small_search
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """One Ray for all tests: starting it takes seconds."""
+def measuring_cluster():
+    """One Ray for all tests, since starting it takes seconds; its node declares that it measures."""
     from nas.config import SearchConfig
     from nas.tune.ray_executor import ray_session
 
-    with ray_session(SearchConfig(), dashboard=False):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"latency": 1}')
+        with ray_session(SearchConfig(), dashboard=False):
+            yield
+
+
+@pytest.fixture
+def cluster(measuring_cluster, monkeypatch):
+    """The same, but whoever trains measures, as on one machine."""
+    monkeypatch.setattr("nas.tune.ray_executor.measuring_node", lambda: None)
 
 
 RAY = {"trials.executor": "ray"}
@@ -76,3 +84,19 @@ def test_ctrl_c_is_the_users_again_after_a_search(cluster, tmp_path):
     before = signal.getsignal(signal.SIGINT)
     small_search(tmp_path, budget=1, **RAY)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_latencies_are_measured_on_the_node_that_declares_it(measuring_cluster, tmp_path, monkeypatch):
+    from nas.latency import meter
+
+    here = []
+    monkeypatch.setattr(meter, "measure_interleaved", lambda *args, **how: here.append(args))
+    run = small_search(tmp_path, budget=3, merge="latency", **RAY, **{"latency.limit_s": 0.2, "train.epochs": 2})
+    assert run.trials["state"].tolist() == ["completed"] * 3 and len(run.front) >= 1
+    assert here == []  # nor for the front, which this process asks for
+
+
+def test_what_the_measuring_node_cannot_do_is_refused_before_a_run_is_made(measuring_cluster, tmp_path):
+    with pytest.raises(ValueError, match=r"^latency.threads=1024 is not allowed; allowed: 1 to \d+, the cores here$"):
+        small_search(tmp_path, **RAY, **{"latency.threads": 1024, "ray.address": "auto"})
+    assert not list(tmp_path.iterdir())

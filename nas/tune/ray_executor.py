@@ -59,6 +59,8 @@ def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
         else:
             with _interrupt_later():
                 context = ray.init(
+                    # Else Ray would join whatever cluster was last started on this machine, dead or alive.
+                    address="local",
                     include_dashboard=dashboard,
                     dashboard_host="127.0.0.1",
                     # The host's own name does not always resolve.
