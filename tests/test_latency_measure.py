@@ -143,11 +143,29 @@ def test_a_median_that_is_not_known_well_enough_is_doubted(scripted, rounds, dou
     assert len(calls) == measuring.MOST_ATTEMPTS == 2
 
 
-@pytest.mark.parametrize(("off", "said"), [(1.5, "+50.0%"), (0.5, "-50.0%"), (1.03, "+3.0%")])
-def test_a_machine_that_drifts_is_doubted_and_said_by_how_much(scripted, off, said):
-    measured, calls = scripted([((2 * off, 2 * off),) * 8, CALM], reference_ms=2.0)
+def steady(latency_ms):
+    return ((latency_ms, latency_ms),) * 8
+
+
+@pytest.mark.parametrize(("off", "said"), [(1.5, "+50.0%"), (0.5, "-50.0%"), (1.08, "+8.0%")])
+def test_a_machine_that_is_far_from_its_usual_speed_is_doubted_and_said_by_how_much(scripted, off, said):
+    measured, calls = scripted([steady(2 * off), CALM], reference_ms=2.0)
     assert measured.doubt == f"the machine drifts: the reference network's time is {said} off"
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("off", [0.95, 0.97, 1.03, 1.05])
+def test_a_speed_that_is_not_the_usual_one_but_steady_is_taken_out_of_a_latency(scripted, off):
+    measured, calls = scripted([steady(2 * off), steady(3 * off)], reference_ms=2.0)
+    assert measured.stable and measured.median_ms == pytest.approx(3.0) and measured.scale == pytest.approx(1 / off)
+    assert len(calls) == 2  # once more, to see that it is steady
+
+
+@pytest.mark.parametrize("before", [0.99, 1.0, 1.07])
+def test_a_speed_that_moves_from_one_attempt_to_the_next_is_doubted(scripted, before):
+    first, last = ([steady(2 * off), NOISY if off == before else CALM] for off in (before, 1.04))
+    measured, calls = scripted(first, last, reference_ms=2.0)
+    assert measured.doubt == "the machine drifts: the reference network's time is +4.0% off" and len(calls) == 2
 
 
 @pytest.mark.parametrize(("load", "calm"), [(None, True), (0.0, True), (10.0, True), (20.5, False)])

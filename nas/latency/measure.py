@@ -25,7 +25,7 @@ from nas.latency.usual import note_reading, usual_ms
 from nas.networks.quantized import QuantizedNetwork, quantize
 
 MOST_ATTEMPTS = 2  # at a median that can be relied on: most disturbances are bursts, or go on for minutes
-FAR_OFF = 0.1  # of its usual speed: then the machine is another one, and nothing is taken out of a latency
+FAR_OFF = 0.06  # of its usual speed: so far the reference was found to tell by how much all networks are off
 IDLE_LOAD = 0.25  # cores; what a machine that does nothing else has
 
 
@@ -51,8 +51,9 @@ def measure(
             device of the network's weights.
         lane: the caller's place in the device's lane, where it has one.
         reference_ms: what the reference network usually takes on this device; None takes the median of the readings
-            of all processes of this machine. Where it takes longer or shorter now, by more than the tolerance, the
-            machine drifts; what wanders less is taken out of the latency (`LatencyMeasurement.scale`).
+            of all processes of this machine. Where it takes longer or shorter now, that is taken out of the latency
+            (`LatencyMeasurement.scale`); by more than the tolerance, all is measured anew, and flagged unless the
+            machine is as fast then.
 
     Raises:
         ValueError: a backend that is not installed or cannot run the network (`NotSupported`), a device that is
@@ -112,7 +113,7 @@ def measure_interleaved(
     calm = last.reference
     if not _overloaded(last.load, first):
         note_reading(place.folder, name, calm.median_ms)
-    scale = usual / calm.median_ms if usual and abs(usual / calm.median_ms - 1) < FAR_OFF else 1.0
+    scale = usual / calm.median_ms if usual and abs(calm.median_ms / usual - 1) <= FAR_OFF else 1.0
     return [
         replace(
             each.unmeasured,
@@ -189,7 +190,7 @@ def _attempts(
     """The first attempt that leaves no doubt, or the last; with the seconds of all."""
     lane, device = place
     limit_s = config.limit_s * len(ready)
-    spent_s, attempt, ways = 0.0, 1, ready
+    spent_s, attempt, ways, before = 0.0, 1, ready, None
     while True:
         with lane.measuring(lane_of(device)):
             begin = cpu_time()
@@ -201,12 +202,12 @@ def _attempts(
             end = cpu_time()
         spent_s += end.at - begin.at
         load = load_between(begin, end)
-        disturbance = _disturbance(calm, load, config, reference_ms)
+        disturbance = _disturbance(calm, before, load, config, reference_ms)
         doubts = [_imprecision(samples, config, limit_s) or disturbance for samples in taken]
         # With less than half the time left, another attempt would hardly be better.
         if not any(doubts) or 2 * spent_s > limit_s or attempt == MOST_ATTEMPTS:
             return _Attempt(calm, taken, ways, doubts, load, spent_s)
-        attempt += 1
+        attempt, before = attempt + 1, calm
 
 
 def _imprecision(samples: Samples, config: LatencyConfig, limit_s: float) -> str:
@@ -218,12 +219,19 @@ def _imprecision(samples: Samples, config: LatencyConfig, limit_s: float) -> str
     return ""
 
 
-def _disturbance(reference: Samples, load: float | None, config: LatencyConfig, reference_ms: float | None) -> str:
-    """What was wrong with the machine meanwhile; nothing where all was quiet."""
+def _disturbance(
+    reference: Samples, before: Samples | None, load: float | None, config: LatencyConfig, reference_ms: float | None
+) -> str:
+    """What was wrong with the machine meanwhile; nothing where all was quiet.
+
+    A machine that is faster or slower than usual is measured anew. If it is as much so then, its speed is steady, and
+    the reference tells what it does to a latency.
+    """
     if _overloaded(load, config):
         return f"other processes kept {load:.1f} of {cores()} cores busy"
     drift = reference.median_ms / reference_ms - 1 if reference_ms else 0.0
-    if abs(drift) > config.tolerance:
+    steady = before is not None and abs(reference.median_ms / before.median_ms - 1) <= config.tolerance
+    if abs(drift) > (FAR_OFF if steady else config.tolerance):
         return f"the machine drifts: the reference network's time is {drift:+.1%} off"
     return ""
 
