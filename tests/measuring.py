@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 from torch import nn
 
 from nas.config import LatencyConfig
+from nas.latency import meter
 from nas.latency.conditions import Instrument
 from nas.latency.measure import Variant
 from nas.latency.measurement import LatencyMeasurement
@@ -61,3 +64,14 @@ class Scripted:
     def instrument(self, config: LatencyConfig, device: str) -> Instrument:
         """What is measured with."""
         return Instrument(f"a machine with {device}", config.backend)
+
+
+@contextlib.contextmanager
+def instead_of_a_clock(node: Scripted) -> Iterator[None]:
+    """What this process would measure, a scripted node says."""
+
+    def measure(variants: list[Variant], *, device: str, **_lane: Any) -> list[LatencyMeasurement]:
+        return node.measure(variants, device=device)
+
+    with patch.object(meter, "measure_interleaved", measure):
+        yield
