@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.command_line import config_to_yaml, make_config
-from nas.config import SearchConfig, user_path
+from nas.config import SearchConfig, first_line, user_path
 from nas.files import write_at_once
 from nas.trial import Event, TrialRecord, event_from_dict, event_to_dict, records_of
 
@@ -113,8 +113,16 @@ class RunStore:
         return (self.path / "space.yaml").read_text(encoding="utf-8")
 
     def environment(self) -> dict[str, Any]:
-        """What the run's figures depend on besides its configuration, as it was when the run began."""
-        return json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        """What the run's figures depend on besides its configuration, as it was when the run began.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
+        file = self.path / "environment.json"
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(f"{file} cannot be read: {first_line(error)}") from None
 
     def append(self, event: Event) -> None:
         """Adds an event with the time of day, and has it on disk before it returns."""

@@ -227,6 +227,10 @@ NOT_INSTALLED = next(name for name, each in LATENCY_BACKENDS.items() if not each
         (["measure", "arch=tiny", "input=3x32"], ["input=3x32 is not allowed; allowed: CxHxW"]),
         (["measure", "arch=tiny", "input=3x0x32"], ["input=3x0x32 is not allowed"]),
         (["measure", "arch=tiny", "input=axbxc"], ["input=axbxc is not allowed"]),
+        (["measure", "arch=tiny", "input=1x²x3"], ["input=1x²x3 is not allowed"]),
+        (["measure", "arch=tiny", "input=1x99999x99999", "latency.batch_size=100000"], ["batch of 100000 images"]),
+        (["measure", "arch=tiny", f"latency.backend={NOT_INSTALLED}"], [f"{NOT_INSTALLED} is not installed"]),
+        (["measure", "arch=tiny", "latency.table=nowhere.csv"], ["latency.table=nowhere.csv is not a CSV"]),
         (["measure", "arch=tiny", "data=digit"], ["data=digit is neither", "digits"]),
         (["measure", "arch=tiny", "backends=[abacus]"], ["latency.backend=abacus is unknown"]),
         (["measure", "arch=tiny", f"backends=[{NOT_INSTALLED}]"], [f"{NOT_INSTALLED} is not installed: pip install"]),
@@ -252,6 +256,8 @@ NOT_INSTALLED = next(name for name, each in LATENCY_BACKENDS.items() if not each
                 ("latency.backend=table", "latency.backend=table needs latency.table=FILE"),
                 ("out=.", "out=. cannot be written: it is a folder"),
                 ("out=/dev/null/x", "out=/dev/null/x cannot be written"),
+                ("out=/proc/x", "out=/proc/x cannot be written"),
+                (f"out={'x' * 300}", "xxx cannot be written"),
             ]
         ],
     ],
@@ -272,7 +278,7 @@ def test_a_space_that_is_none_leaves_no_file(at_home, capsys, command):
     assert main([command, "space=moble", "out=made/here"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and "space=moble" in err and "mobile" in err and err.count("\n") == 1
-    assert not [path for path in at_home.rglob("*") if path.is_file()]
+    assert not list(at_home.iterdir())
 
 
 def test_a_table_that_lacks_a_layer_leaves_the_file_that_was_there(at_home, capsys):

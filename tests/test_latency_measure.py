@@ -161,6 +161,11 @@ def test_a_speed_that_is_not_the_usual_one_but_steady_is_taken_out_of_a_latency(
     assert len(calls) == 2  # once more, to see that it is steady
 
 
+def test_a_speed_that_was_read_last_time_too_is_steady(scripted, lane):
+    (last, _), (now, calls) = (scripted([steady(ms), steady(3.0)], reference_ms=2.0) for ms in (2.08, 2.09))
+    assert last.stable and now.stable and len(calls) == 1
+
+
 @pytest.mark.parametrize("before", [0.99, 1.0, 1.07])
 def test_a_speed_that_moves_from_one_attempt_to_the_next_is_doubted(scripted, before):
     first, last = ([steady(2 * off), NOISY if off == before else CALM] for off in (before, 1.04))

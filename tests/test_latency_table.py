@@ -111,24 +111,28 @@ def test_a_table_survives_its_file(tmp_path):
 
 
 def test_any_program_may_write_one(tmp_path):
-    text = "latency_ms,layer,note\n1e-2, spaced ,a\n 3 ,linear 4-5,\n"
-    assert read_table(table_file(tmp_path, text)) == {" spaced ": 0.01, "linear 4-5": 3.0}
+    text = "latency_ms,layer,note\n1e-2, spaced ,a\n 3 ,linear 4-5,\n0,network\n"
+    assert read_table(table_file(tmp_path, text)) == {" spaced ": 0.01, "linear 4-5": 3.0, "network": 0.0}
 
 
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("layer,ms\nnetwork,1\n", "is not a CSV with columns layer, latency_ms: 'latency_ms'"),
-        ("network,1\nlinear 4-5,2\n", "is not a CSV with columns layer, latency_ms: 'layer'"),
+        ("", "is not a CSV with columns layer, latency_ms: its columns are none"),
+        ("layer,ms\nnetwork,1\n", "is not a CSV with columns layer, latency_ms: its columns are layer, ms"),
+        ("network,1\n", "is not a CSV with columns layer, latency_ms: its columns are network, 1"),
+        ("layer,latency_ms\n", "lacks the row 'network'"),
+        ("layer,latency_ms\nlinear 4-5,2\n", "lacks the row 'network'"),
+        ('layer,latency_ms\nnetwork,1\n"a\nb",-1\n', "'a\\nb': -1.0 ms is not allowed"),
         ("layer,latency_ms\nnetwork,fast\n", "could not convert string to float: 'fast'"),
         ("layer,latency_ms\nnetwork\n", "is not a CSV with columns layer, latency_ms"),
         ("layer,latency_ms\nnetwork,\n", "is not a CSV with columns layer, latency_ms"),
         ('layer,latency_ms\n"network,1\n', "unexpected end of data"),
         ('layer,latency_ms\n"net"work,1\n', "is not a CSV with columns layer, latency_ms"),
-        ("layer,latency_ms\na,1\nb,2\na,3\n", "has a layer twice"),
-        ("layer,latency_ms\nnetwork,-0.5\n", "network: -0.5 ms is not allowed; allowed: 0 and more"),
-        ("layer,latency_ms\nnetwork,nan\n", "network: nan ms is not allowed"),
-        ("layer,latency_ms\nnetwork,inf\n", "network: inf ms is not allowed"),
+        ("layer,latency_ms\nnetwork,1\nb,2\nnetwork,3\n", "has a layer twice"),
+        ("layer,latency_ms\nnetwork,-0.5\n", "'network': -0.5 ms is not allowed; allowed: 0 and more"),
+        ("layer,latency_ms\nnetwork,nan\n", "'network': nan ms is not allowed"),
+        ("layer,latency_ms\nnetwork,inf\n", "'network': inf ms is not allowed"),
     ],
     ids=str,
 )

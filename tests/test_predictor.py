@@ -288,6 +288,8 @@ SPOILT = {
     "NaN intervals": words_with(lambda words: words["regression"].update(chosen=[float("nan")] * 3)),
     "negative latencies": words_with(lambda words: words["regression"]["latency_ms"].__setitem__(0, -1.0)),
     "ragged features": words_with(lambda words: words["regression"]["features"][0].pop()),
+    "endless lists": lambda content: b"[" * 100_000,
+    "a number beyond floats": words_with(lambda words: words["regression"]["latency_ms"].__setitem__(0, 10**400)),
     "a row missing": words_with(lambda words: words["regression"]["features"].pop()),
 }
 

@@ -88,6 +88,17 @@ def test_a_run_of_other_conditions_is_not_continued_and_left_as_it_was(run, tmp_
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.parametrize("content", [None, "", "[1", "{}", '{"latency": {"device": "x"}}'])
+def test_a_run_without_its_conditions_is_not_continued(run, tmp_path, content):
+    shutil.copytree(run.path.parent, tmp_path / "runs", symlinks=True)
+    file = tmp_path / "runs" / "one" / "environment.json"
+    file.write_text(content) if content is not None else file.unlink()
+    before = files_of(tmp_path)
+    with pytest.raises(ValueError, match=r"^(.*environment.json cannot be read: .+|not the conditions of .+)$"):
+        search(tmp_path / "runs", run="one", budget=2, resume=True)
+    assert files_of(tmp_path) == before
+
+
 def test_a_run_says_under_which_conditions_it_measured(node, tmp_path):
     run = search(tmp_path, budget=1, merge="none", **{"latency.batch_size": 2})
     config = LatencyConfig(batch_size=2)

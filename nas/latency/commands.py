@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import re
+import shlex
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +16,9 @@ from torch import nn
 from nas.architecture import Architecture
 from nas.config import CalibrateConfig, LayersConfig, MeasureConfig, SearchConfig, TargetConfig, leaves
 from nas.data import load_data
-from nas.latency.backends import backend_for
 from nas.latency.calibrate import calibrate, distinct, report
 from nas.latency.conditions import conditions, instrument
-from nas.latency.machine import check_threads, device_named, fingerprint
+from nas.latency.machine import device_named, fingerprint
 from nas.latency.measurement import Shape
 from nas.latency.meter import Meter
 from nas.latency.side_by_side import Row, forms_of, installed_backends, side_by_side
@@ -37,10 +38,10 @@ def run_measure(config: MeasureConfig) -> None:
     if not config.arch:
         raise ValueError("arch is missing; allowed: architecture.json, a space's YAML or name, a network of zoo/")
     device = _device(config)
-    check_threads(config.latency.threads)
-    backends = config.backends or installed_backends(config.latency, device)
+    one = [] if config.latency.backend == "auto" else [config.latency.backend]
+    backends = config.backends or one or installed_backends(config.latency, device)
     for name in backends:
-        backend_for(replace(config.latency, backend=name), device)
+        instrument(replace(config.latency, backend=name), device)
     arch = _architecture(config.arch, config.seed)
     shape, classes = _images(config)
     meter = Meter(config.latency, shape, device)
@@ -63,8 +64,8 @@ def run_calibrate(config: CalibrateConfig, out: Path) -> None:
     """
     device = _device(config)
     using = instrument(config.latency, device)
-    check_writable(out)
     space = load_space(config.space)
+    check_writable(out)
     shape, classes = _images(config)
     where = conditions(config.latency, using, shape, classes, config.merge)
     meter = Meter(config.latency, shape, device)
@@ -83,15 +84,16 @@ def run_layers(config: LayersConfig, out: Path) -> None:
     """
     device = _device(config)
     instrument(config.latency, device)
-    check_writable(out)
     space = load_space(config.space)
+    check_writable(out)
     shape, classes = _images(config)
     meter = Meter(config.latency, shape, device)
     layers: dict[str, tuple[nn.Module, Shape, int]] = {}
-    for arch in distinct(space, config.networks, config.seed):
+    archs = distinct(space, config.networks, config.seed)
+    for arch in archs:
         deployed = build(arch, num_classes=classes, input_shape=shape, form="deploy")
         layers |= layers_of(meter.merged(deployed, config.merge).network, shape)
-    print(f"measuring {len(layers)} layers of {config.networks} networks of space {space.name}")
+    print(f"measuring {len(layers)} layers of {len(archs)} networks of space {space.name}")
     table = {NETWORK: meter.nothing_ms()}
     table |= {name: meter.layer_ms(module, entering) for name, (module, entering, _) in layers.items()}
     write_table(out, table)
@@ -104,7 +106,9 @@ def _next(config: CalibrateConfig | LayersConfig, key: str, out: Path) -> str:
     usual = leaves(SearchConfig())
     settings = {name: value for name, (_, value) in leaves(config).items() if name in usual and name != "seed"}
     given = [f"{name}={value}" for name, value in settings.items() if value != usual[name][1] or name == "space"]
-    return " ".join(["Next: python -m nas.search", *given, f"{key}={out}"])
+    if config.input is not None:
+        given.append("data=YOURS")  # of images of that shape
+    return "Next: " + shlex.join(["python", "-m", "nas.search", *given, f"{key}={out}"])
 
 
 def check_writable(out: Path) -> None:
@@ -114,11 +118,13 @@ def check_writable(out: Path) -> None:
         ValueError: it cannot be written.
     """
     try:
+        if out.is_dir():
+            raise IsADirectoryError("it is a folder")
         out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
     except OSError as error:
         raise ValueError(f"out={out} cannot be written: {error}") from None
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise ValueError(f"out={out} cannot be written: {'it is a folder' if out.is_dir() else 'no permission'}")
 
 
 def _device(config: TargetConfig) -> str:
@@ -139,8 +145,8 @@ def _images(config: TargetConfig) -> tuple[Shape, int]:
         data = load_data(config.data, config.data_root, 0.25, 0)
         return data.input_shape, data.num_classes
     sizes = config.input.lower().split("x")
-    if len(sizes) != 3 or not all(size.isdigit() and int(size) > 0 for size in sizes):
-        raise ValueError(f"input={config.input} is not allowed; allowed: CxHxW, e.g. 3x32x32")
+    if len(sizes) != 3 or not all(re.fullmatch("[1-9][0-9]{0,4}", size) for size in sizes):
+        raise ValueError(f"input={config.input} is not allowed; allowed: CxHxW, e.g. 3x32x32, each at most 99999")
     channels, height, width = map(int, sizes)
     return (channels, height, width), config.classes
 

@@ -94,7 +94,8 @@ def conditions_from_dict(words: dict[str, Any]) -> Conditions:
         channels, height, width = words["input_shape"]
         return Conditions(**{**words, "input_shape": (channels, height, width)})
     except (TypeError, KeyError) as error:
-        raise ValueError(f"not conditions of a measurement: {error}") from None
+        lacking = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"not the conditions of measured latencies: {lacking}") from None
 
 
 def differences(stored: Conditions, here: Conditions) -> str:

@@ -21,7 +21,7 @@ from nas.latency.measurement import LatencyMeasurement, Shape
 from nas.latency.prepared import TABLE, Prepared, fastest, not_supported
 from nas.latency.reference import batch_of_noise, reference, reference_name
 from nas.latency.sampling import FEWEST_ROUNDS, Samples, sample, warm_up
-from nas.latency.usual import note_reading, usual_ms
+from nas.latency.usual import last_ms, note_reading, usual_ms
 from nas.networks.quantized import QuantizedNetwork, quantize
 
 MOST_ATTEMPTS = 2  # at a median that can be relied on: most disturbances are bursts, or go on for minutes
@@ -52,8 +52,8 @@ def measure(
         lane: the caller's place in the device's lane, where it has one.
         reference_ms: what the reference network usually takes on this device; None takes the median of the readings
             of all processes of this machine. Where it takes longer or shorter now, that is taken out of the latency
-            (`LatencyMeasurement.scale`); by more than the tolerance, all is measured anew, and flagged unless the
-            machine is as fast then.
+            (`LatencyMeasurement.scale`); by more than the tolerance, and unlike its last reading, all is measured
+            anew, and flagged unless the machine is as fast then.
 
     Raises:
         ValueError: a backend that is not installed or cannot run the network (`NotSupported`), a device that is
@@ -109,7 +109,8 @@ def measure_interleaved(
         place = lane or Lane()
         name = reference_name(first, where)
         usual = reference_ms or usual_ms(place.folder, name)
-        last = _attempts(beside, [each.prepared for each in ready], first, (place, where), usual)
+        speeds = _Speeds(usual, last_ms(place.folder, name))
+        last = _attempts(beside, [each.prepared for each in ready], first, (place, where), speeds)
     calm = last.reference
     if not _overloaded(last.load, first):
         note_reading(place.folder, name, calm.median_ms)
@@ -173,6 +174,13 @@ def _read_off(ready: _Ready) -> LatencyMeasurement:
     return replace(ready.unmeasured, samples=Samples(((ready.prepared.time_once(),),) * FEWEST_ROUNDS))
 
 
+class _Speeds(NamedTuple):
+    """What the reference network takes on a device: usually, and as it was last read."""
+
+    usual_ms: float | None
+    last_ms: float | None
+
+
 class _Attempt(NamedTuple):
     """Samples of the reference, and of each variant as it is run; why each is not to be relied on; load and seconds."""
 
@@ -185,12 +193,12 @@ class _Attempt(NamedTuple):
 
 
 def _attempts(
-    beside: Prepared, ready: list[Prepared], config: LatencyConfig, place: tuple[Lane, str], reference_ms: float | None
+    beside: Prepared, ready: list[Prepared], config: LatencyConfig, place: tuple[Lane, str], speeds: _Speeds
 ) -> _Attempt:
     """The first attempt that leaves no doubt, or the last; with the seconds of all."""
     lane, device = place
     limit_s = config.limit_s * len(ready)
-    spent_s, attempt, ways, before = 0.0, 1, ready, None
+    spent_s, attempt, ways = 0.0, 1, ready
     while True:
         with lane.measuring(lane_of(device)):
             begin = cpu_time()
@@ -202,12 +210,12 @@ def _attempts(
             end = cpu_time()
         spent_s += end.at - begin.at
         load = load_between(begin, end)
-        disturbance = _disturbance(calm, before, load, config, reference_ms)
+        disturbance = _disturbance(calm, speeds, load, config)
         doubts = [_imprecision(samples, config, limit_s) or disturbance for samples in taken]
         # With less than half the time left, another attempt would hardly be better.
         if not any(doubts) or 2 * spent_s > limit_s or attempt == MOST_ATTEMPTS:
             return _Attempt(calm, taken, ways, doubts, load, spent_s)
-        attempt, before = attempt + 1, calm
+        attempt, speeds = attempt + 1, speeds._replace(last_ms=calm.median_ms)
 
 
 def _imprecision(samples: Samples, config: LatencyConfig, limit_s: float) -> str:
@@ -219,18 +227,17 @@ def _imprecision(samples: Samples, config: LatencyConfig, limit_s: float) -> str
     return ""
 
 
-def _disturbance(
-    reference: Samples, before: Samples | None, load: float | None, config: LatencyConfig, reference_ms: float | None
-) -> str:
+def _disturbance(reference: Samples, speeds: _Speeds, load: float | None, config: LatencyConfig) -> str:
     """What was wrong with the machine meanwhile; nothing where all was quiet.
 
-    A machine that is faster or slower than usual is measured anew. If it is as much so then, its speed is steady, and
-    the reference tells what it does to a latency.
+    A machine may be faster or slower than usual. As long as its speed is steady, which its last reading tells, the
+    reference tells what it does to a latency.
     """
     if _overloaded(load, config):
         return f"other processes kept {load:.1f} of {cores()} cores busy"
-    drift = reference.median_ms / reference_ms - 1 if reference_ms else 0.0
-    steady = before is not None and abs(reference.median_ms / before.median_ms - 1) <= config.tolerance
+    now_ms, usual, last = reference.median_ms, speeds.usual_ms, speeds.last_ms
+    drift = now_ms / usual - 1 if usual else 0.0
+    steady = last is not None and abs(now_ms / last - 1) <= config.tolerance
     if abs(drift) > (FAR_OFF if steady else config.tolerance):
         return f"the machine drifts: the reference network's time is {drift:+.1%} off"
     return ""

@@ -74,12 +74,12 @@ def load_predictor(file: Path, wanted: Conditions) -> LatencyPredictor:
     """
     try:
         words = json.loads(file.read_text(encoding="utf-8"))
-        stored = conditions_from_dict(words["conditions"])
         if (words["version"], words["features"]) != (FILE_VERSION, FEATURES_VERSION):
             raise ValueError("it was made by another version of this program")
+        stored = conditions_from_dict(words["conditions"])
         regression = LatencyRegression.from_dict(words["regression"])
         error = {str(name): float(value) for name, value in words["error"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as problem:
         what = f"lacks {problem}" if isinstance(problem, KeyError) else first_line(problem)
         raise ValueError(f"latency.calibration={file} is not a calibration file: {what}") from None
     if differing := differences(stored, wanted):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from nas.config import LatencyConfig
+from nas.config import LatencyConfig, first_line
 from nas.latency.backends import backend_for
 from nas.latency.machine import fingerprint
 from nas.latency.prepared import Prepared
@@ -33,8 +33,15 @@ def reference_name(config: LatencyConfig, device: str) -> str:
 
 
 def batch_of_noise(input_shape: tuple[int, int, int], batch_size: int, device: str) -> torch.Tensor:
-    """Images (batch_size, C, H, W): noise, since zeros make denormals and sparse short cuts look like speed."""
-    return torch.randn(batch_size, *input_shape, generator=torch.Generator().manual_seed(0)).to(device)
+    """Images (batch_size, C, H, W): noise, since zeros make denormals and sparse short cuts look like speed.
+
+    Raises:
+        ValueError: they do not fit into memory.
+    """
+    try:
+        return torch.randn(batch_size, *input_shape, generator=torch.Generator().manual_seed(0)).to(device)
+    except (RuntimeError, MemoryError) as error:
+        raise ValueError(f"a batch of {batch_size} images of {input_shape}: {first_line(error)}") from None
 
 
 def reference_network() -> nn.Module:

@@ -78,16 +78,21 @@ def read_table(file: Path) -> dict[str, float]:
     """
     try:
         with file.open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines, strict=True))
+            reader = csv.DictReader(lines, strict=True)
+            rows = list(reader)
+        if not set(COLUMNS) <= set(reader.fieldnames or ()):
+            raise ValueError(f"its columns are {', '.join(reader.fieldnames or ('none',))}")
         table = {row["layer"]: float(row["latency_ms"]) for row in rows}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"latency.table={file} is not a CSV with columns layer, latency_ms: {first_line(error)}"
         ) from None
+    if NETWORK not in table:
+        raise ValueError(f"latency.table={file} lacks the row {NETWORK!r}: what a network takes beside its layers")
     if len(table) < len(rows):
         raise ValueError(f"latency.table={file} has a layer twice")
     if bad := next((name for name, value in table.items() if not (math.isfinite(value) and value >= 0)), None):
-        raise ValueError(f"latency.table={file}: {bad}: {table[bad]} ms is not allowed; allowed: 0 and more")
+        raise ValueError(f"latency.table={file}: {bad!r}: {table[bad]} ms is not allowed; allowed: 0 and more")
     return table
 
 

@@ -19,18 +19,28 @@ LONGEST_LINE = 32  # bytes
 
 def usual_ms(folder: Path, device: str) -> float | None:
     """The median of the latest readings on a device (any words that tell devices apart), ms; None without any."""
+    readings = _readings(folder, device)
+    return statistics.median(readings) if readings else None
+
+
+def last_ms(folder: Path, device: str) -> float | None:
+    """The last reading on a device, ms; None without any."""
+    readings = _readings(folder, device)
+    return readings[-1] if readings else None
+
+
+def _readings(folder: Path, device: str) -> list[float]:
     try:
         with _file(folder, device).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LATEST * LONGEST_LINE))
             lines = file.read().decode("ascii", errors="replace").splitlines()
     except OSError:
-        return None
+        return []
     readings = []
     for line in lines[-LATEST:]:
         with contextlib.suppress(ValueError):  # a torn line
             readings.append(float(line))
-    sane = [reading for reading in readings if 0 < reading < float("inf")]
-    return statistics.median(sane) if sane else None
+    return [reading for reading in readings if 0 < reading < float("inf")]
 
 
 def note_reading(folder: Path, device: str, reading_ms: float) -> None:

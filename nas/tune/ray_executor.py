@@ -168,7 +168,7 @@ def _there(act: Callable[[], Result]) -> Result:
 @ray.remote(
     num_cpus=0,
     resources={"latency": 1},
-    scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=None),
+    scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=None),  # pyright: ignore[reportArgumentType]
     runtime_env={"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}},
 )
 def _act(act: Callable[[], Any]) -> Any:

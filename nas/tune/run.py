@@ -112,7 +112,7 @@ def _latency(plan: Plan, node: MeasuringNode | None) -> tuple[Meter, Conditions,
     calibrated = load_predictor(user_path("latency.calibration", file), where) if file else None
     if plan.store is None:
         check_feasible(plan.space, plan.job, meter)
-    elif differing := differences(conditions_from_dict(plan.store.environment()["latency"]), where):
+    elif differing := differences(conditions_from_dict(plan.store.environment().get("latency", {})), where):
         raise ValueError(f"run={plan.name} cannot be continued: its latencies were measured with {differing}")
     return meter, where, calibrated
 
