@@ -57,6 +57,7 @@ class Job:
         merge: what runs of linear convolutions are merged to save (`MERGE_COSTS`, or latency).
         timeout_s: longest time of a trial, seconds.
         weights: file of weights that trainings start from.
+        timed_device: fingerprint of the device that latencies are of; None takes any.
     """
 
     data: ImageData
@@ -68,6 +69,7 @@ class Job:
     merge: str
     timeout_s: float | None = None
     weights: Path | None = None
+    timed_device: str | None = None
 
     def build(self, arch: Architecture) -> nn.Module:
         """The train form of an architecture for this job's images, on its device, as its training begins.
@@ -98,7 +100,8 @@ class Job:
         node = None if self.latency.backend == "table" else node
         asked = self.device if self.latency.device == "auto" else self.latency.device
         lane = Lane("cpu", *([lane_of(device_named("cuda"))] if self.device == "cuda" else []))
-        return Meter(self.latency, self.data.input_shape, asked if node else device_named(asked), lane, node)
+        device = asked if node else device_named(asked)
+        return Meter(self.latency, self.data.input_shape, device, lane, node, self.timed_device)
 
     def conditions(self, using: Instrument) -> Conditions:
         """Under which latencies of this job are measured."""

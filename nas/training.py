@@ -103,7 +103,7 @@ def evaluate(
     network: nn.Module,
     data: ImageData,
     images: Images,
-    batch_size: int = 1000,
+    batch_size: int = 250,
     between_batches: Callable[[], None] = lambda: None,
 ) -> float:
     """Accuracy in [0, 1] of a network in eval mode; `between_batches` is called before each batch.

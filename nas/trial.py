@@ -44,6 +44,7 @@ class Reading:
         source: "measured", "remembered" (measured in an earlier run or trial) or "predicted".
         doubt: why it is not to be relied on; empty where it is.
         reference_ms: what the reference network took meanwhile; None where nothing was measured.
+        scale: by what the clocked times were multiplied to be those at the device's usual speed.
         merges: names of the convolutions of each merger that the network had.
     """
 
@@ -54,6 +55,7 @@ class Reading:
     source: str = "measured"
     doubt: str = ""
     reference_ms: float | None = None
+    scale: float = 1.0
     merges: tuple[tuple[str, ...], ...] = ()
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from nas.config import LatencyConfig
 from nas.latency import meter
-from nas.latency.conditions import Instrument
+from nas.latency.conditions import Instrument, timed_device
 from nas.latency.measure import Variant
 from nas.latency.measurement import LatencyMeasurement
 from nas.latency.sampling import Samples
@@ -27,7 +27,7 @@ def measurement(median_ms: float, config: LatencyConfig | None = None, **more: A
         "doubt": "",
         "backend": "onnxruntime",
         "version": "0",
-        "device": "a processor",
+        "device": timed_device(config, "cpu"),
         "dtype": config.dtype,
         "memory_format": "contiguous",
         "batch_size": config.batch_size,

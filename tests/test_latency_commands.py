@@ -91,7 +91,7 @@ def test_measure_says_why_a_runtime_cannot_run_a_network_and_goes_on(at_home, ca
     lines = printed(words, capsys)
     assert [row[2:] for row in cells(lines)[:3]] == [["-", "-", "-", "cannot run it"]] * 3
     assert all(float(row[2]) > 0 for row in cells(lines)[3:])
-    assert sum(line.startswith("latency.table has no row 'conv 1-8") for line in lines) == 1
+    assert any(line.startswith("latency.table has no row 'conv 1-8") for line in lines)
 
 
 # --- calibrate

@@ -191,8 +191,8 @@ def test_another_user_takes_the_same_lane(monkeypatch):
     folder = lanes.Path(lanes.tempfile.mkdtemp())
     folder.chmod(0o755)
     try:
-        monkeypatch.setattr(lanes.tempfile, "gettempdir", lambda: str(folder))
-        own = folder / lanes.FOLDER
+        own = folder / "lanes"
+        monkeypatch.setattr(lanes, "FOLDER", own)
         with Lane("cpu").working():
             os.seteuid(65534)
             try:
@@ -207,10 +207,10 @@ def test_another_user_takes_the_same_lane(monkeypatch):
 
 
 def test_a_folder_that_is_everyones_is_open_to_everyone(tmp_path, monkeypatch):
-    monkeypatch.setattr(lanes.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = tmp_path / "lanes"
+    monkeypatch.setattr(lanes, "FOLDER", folder)
     with Lane("cpu").working():
         pass
-    folder = tmp_path / lanes.FOLDER
     assert stat.S_IMODE(folder.stat().st_mode) == 0o1777
     assert {file.name for file in folder.iterdir()} == {"cpu.room", "cpu.turnstile"}
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o666}

@@ -126,7 +126,7 @@ def test_what_is_compared_is_measured_in_turn(lane, monkeypatch):
 def test_what_is_calm_and_known_is_stable(scripted):
     measured, calls = scripted([CALM, CALM], reference_ms=1.01)
     assert measured.stable and measured.doubt == ""
-    assert calls == [(0.02, 3600)]
+    assert calls == [(0.02, pytest.approx(3600, abs=1))]
 
 
 NOISY = tuple((float(n),) for n in range(1, 9))
@@ -194,7 +194,7 @@ def test_the_limit_is_that_of_all_attempts_and_all_variants(scripted, monkeypatc
     now = iter(range(100))
     monkeypatch.setattr(measuring, "cpu_time", lambda: machine.CpuTime(2.0 * next(now), 0, 0))
     *measured, calls = scripted([CALM, NOISY, CALM], variants=2, limit_s=3.0)
-    assert [limit for _, limit in calls] == [6.0, pytest.approx(4.0)]
+    assert [limit for _, limit in calls] == [pytest.approx(6.0, abs=0.5), pytest.approx(4.0, abs=0.5)]
     assert [each.stable for each in measured] == [False, True]
     assert measured[0].measure_s == 4.0
 

@@ -17,7 +17,7 @@ from nas.latency.memory import LatencyMemory
 from tests.helpers import reading
 
 WHERE = Conditions("a processor", "torch 2", "float32", 1, 1, "auto", (1, 8, 8), 10, "macs")
-KEY, LATER = "abc", "def"
+KEY, LATER, TOLERANCE = "abc", "def", 0.5
 VALUE = reading(1.25, reference_ms=0.5, merges=(("a", "b"), ("c", "d", "e")))
 OTHER = reading(2.5)
 DOUBTFUL = reading(9.0, doubt="the machine drifts")
@@ -37,7 +37,7 @@ def append_bytes(folder, content):
 
 
 def test_what_was_not_measured_is_not_known(tmp_path):
-    memory = LatencyMemory(tmp_path, WHERE)
+    memory = LatencyMemory(tmp_path, WHERE, TOLERANCE)
     assert memory.get(KEY) is None
     assert list(tmp_path.iterdir()) == []
 
@@ -59,27 +59,27 @@ def test_what_was_not_measured_is_not_known(tmp_path):
 )
 @pytest.mark.parametrize("sessions", ["one", "several"])
 def test_the_first_measurement_without_doubt_stays(tmp_path, readings, stays, sessions):
-    memory = LatencyMemory(tmp_path / "runs", WHERE)
+    memory = LatencyMemory(tmp_path / "runs", WHERE, TOLERANCE)
     for each in readings:
         memory.remember(KEY, each)
-        memory = memory if sessions == "one" else LatencyMemory(tmp_path / "runs", WHERE)
-    for each in (memory, LatencyMemory(tmp_path / "runs", WHERE)):
+        memory = memory if sessions == "one" else LatencyMemory(tmp_path / "runs", WHERE, TOLERANCE)
+    for each in (memory, LatencyMemory(tmp_path / "runs", WHERE, TOLERANCE)):
         assert each.get(KEY) == known(stays)
 
 
 def test_a_doubtful_latency_holds_for_its_own_run_alone(tmp_path):
-    memory = LatencyMemory(tmp_path, WHERE)
+    memory = LatencyMemory(tmp_path, WHERE, TOLERANCE)
     memory.remember(KEY, DOUBTFUL)
     memory.remember(KEY, dataclasses.replace(DOUBTFUL, median_ms=8.0))
     assert memory.get(KEY) == known(DOUBTFUL)
-    assert LatencyMemory(tmp_path, WHERE).get(KEY) is None
+    assert LatencyMemory(tmp_path, WHERE, TOLERANCE).get(KEY) is None
 
 
 def test_two_sessions_at_a_time_agree_on_the_first_that_was_written(tmp_path):
-    first, second = LatencyMemory(tmp_path, WHERE), LatencyMemory(tmp_path, WHERE)
+    first, second = LatencyMemory(tmp_path, WHERE, TOLERANCE), LatencyMemory(tmp_path, WHERE, TOLERANCE)
     first.remember(KEY, VALUE)
     second.remember(KEY, OTHER)
-    assert LatencyMemory(tmp_path, WHERE).get(KEY) == known(VALUE)
+    assert LatencyMemory(tmp_path, WHERE, TOLERANCE).get(KEY) == known(VALUE)
 
 
 READINGS = st.lists(st.tuples(st.floats(0.01, 100), st.booleans()), min_size=1, max_size=8)
@@ -90,10 +90,10 @@ READINGS = st.lists(st.tuples(st.floats(0.01, 100), st.booleans()), min_size=1, 
 def test_whatever_comes_the_first_stable_one_is_kept_or_else_the_first_for_now(values):
     readings = [reading(value, doubt="" if stable else "it drifts") for value, stable in values]
     with tempfile.TemporaryDirectory() as folder:
-        memory = LatencyMemory(Path(folder), WHERE)
+        memory = LatencyMemory(Path(folder), WHERE, TOLERANCE)
         for each in readings:
             memory.remember(KEY, each)
-        again = LatencyMemory(Path(folder), WHERE)
+        again = LatencyMemory(Path(folder), WHERE, TOLERANCE)
     wanted = next((each for each in readings if not each.doubt), readings[0])
     assert memory.get(KEY) == known(wanted)
     assert again.get(KEY) == (None if wanted.doubt else known(wanted))
@@ -120,11 +120,11 @@ def test_whatever_comes_the_first_stable_one_is_kept_or_else_the_first_for_now(v
 )
 def test_whatever_decides_a_latency_tells_memories_apart(tmp_path, changed):
     elsewhere = dataclasses.replace(WHERE, **changed)
-    LatencyMemory(tmp_path, WHERE).remember(KEY, VALUE)
-    assert LatencyMemory(tmp_path, elsewhere).get(KEY) is None
-    LatencyMemory(tmp_path, elsewhere).remember(KEY, OTHER)
-    assert LatencyMemory(tmp_path, WHERE).get(KEY) == known(VALUE)
-    assert LatencyMemory(tmp_path, elsewhere).get(KEY) == known(OTHER)
+    LatencyMemory(tmp_path, WHERE, TOLERANCE).remember(KEY, VALUE)
+    assert LatencyMemory(tmp_path, elsewhere, TOLERANCE).get(KEY) is None
+    LatencyMemory(tmp_path, elsewhere, TOLERANCE).remember(KEY, OTHER)
+    assert LatencyMemory(tmp_path, WHERE, TOLERANCE).get(KEY) == known(VALUE)
+    assert LatencyMemory(tmp_path, elsewhere, TOLERANCE).get(KEY) == known(OTHER)
 
 
 def test_every_condition_is_tried_above():
@@ -160,6 +160,7 @@ def test_how_a_gpu_is_used_is_a_condition():
     ways = [LatencyConfig(cuda_graphs=graphs, flush_l2=flush) for graphs in (True, False) for flush in (True, False)]
     assert len({cuda_options(way, "cuda:0") for way in ways}) == len(ways)
     assert {cuda_options(way, "cpu") for way in ways} == {""}
+    assert cuda_options(LatencyConfig(backend="table", flush_l2=True), "cuda:0") == ""  # which does not heed it
 
 
 # --- the file
@@ -173,9 +174,16 @@ def test_readings_survive_to_the_last_bit(median, iqr, low, high, reference, mer
     value = reading(median, iqr, reference_ms=reference, merges=tuple(map(tuple, merges)))
     value = dataclasses.replace(value, low_ms=low, high_ms=high)
     with tempfile.TemporaryDirectory() as folder:
-        LatencyMemory(Path(folder), WHERE).remember(KEY, value)
-        again = LatencyMemory(Path(folder), WHERE)
+        LatencyMemory(Path(folder), WHERE, TOLERANCE).remember(KEY, value)
+        again = LatencyMemory(Path(folder), WHERE, float("inf"))
     assert again.get(KEY) == known(value)
+
+
+def test_what_is_not_known_well_enough_for_this_search_is_not_remembered(tmp_path):
+    value = dataclasses.replace(reading(2.0), low_ms=1.9, high_ms=2.1)
+    LatencyMemory(tmp_path, WHERE, 0.5).remember(KEY, value)
+    assert LatencyMemory(tmp_path, WHERE, 0.051).get(KEY) == known(value)
+    assert LatencyMemory(tmp_path, WHERE, 0.049).get(KEY) is None
 
 
 def line(key=None, reading=None):
@@ -216,20 +224,20 @@ def line(key=None, reading=None):
     ids=lambda foreign: repr(foreign)[:40],
 )
 def test_a_line_that_is_no_latency_is_passed_over(tmp_path, foreign):
-    LatencyMemory(tmp_path, WHERE).remember(KEY, VALUE)
+    LatencyMemory(tmp_path, WHERE, TOLERANCE).remember(KEY, VALUE)
     append_bytes(tmp_path, foreign + b"\n")
-    LatencyMemory(tmp_path, WHERE).remember(LATER, OTHER)
-    memory = LatencyMemory(tmp_path, WHERE)
+    LatencyMemory(tmp_path, WHERE, TOLERANCE).remember(LATER, OTHER)
+    memory = LatencyMemory(tmp_path, WHERE, TOLERANCE)
     assert (memory.get(KEY), memory.get(LATER)) == (known(VALUE), known(OTHER))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_torn_last_line_swallows_no_other(tmp_path, share):
-    LatencyMemory(tmp_path, WHERE).remember(KEY, VALUE)
+    LatencyMemory(tmp_path, WHERE, TOLERANCE).remember(KEY, VALUE)
     written = file_of(tmp_path).read_bytes()
     append_bytes(tmp_path, written[: int(share * len(written))])
-    memory = LatencyMemory(tmp_path, WHERE)
+    memory = LatencyMemory(tmp_path, WHERE, TOLERANCE)
     assert memory.get(KEY) == known(VALUE)
     memory.remember(LATER, OTHER)
-    again = LatencyMemory(tmp_path, WHERE)
+    again = LatencyMemory(tmp_path, WHERE, TOLERANCE)
     assert (again.get(KEY), again.get(LATER)) == (known(VALUE), known(OTHER))

@@ -137,9 +137,9 @@ def test_every_form_is_measured_on_every_runtime(runtimes):
 
 def test_a_runtime_that_cannot_run_a_form_says_so_and_the_others_go_on(runtimes):
     rows = list(side_by_side(forms(ARCHS["repvgg"]), runtimes, ["old", "quick"], SHAPE, "cpu"))
-    assert [(row.form, row.measured, row.problem) for row in rows[:3]] == [
-        (form, None, "old knows no BatchNorm") for form in FORMS
-    ]
+    why = "old knows no BatchNorm"
+    assert [(row.form, row.problem) for row in rows[:3]] == [("train", why), ("folded", why), ("fused", "")]
+    assert [row.measured is None for row in rows[:3]] == [True, True, False]
     assert [row.backend for row in rows] == ["old"] * 3 + ["quick"] * 3
     assert all(row.measured and not row.problem for row in rows[3:])
 

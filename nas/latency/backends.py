@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import nas
 from nas.config import LatencyConfig
 from nas.latency.executorch_backend import executorch
-from nas.latency.onnx_backends import onnxruntime, openvino, tensorrt
+from nas.latency.onnx_backends import check_cuda_provider, onnxruntime, openvino, tensorrt
 from nas.latency.prepared import Prepared
 from nas.latency.table import looked_up
 from nas.latency.torch_backends import torch_compile, torch_eager
@@ -32,6 +32,8 @@ class LatencyBackend:
         extra: the extra of this project that installs it, if it is not always there.
         devices: kinds of devices.
         dtypes: of the network's weights and activations.
+        cuda_options: of the configuration's options for GPUs those that it heeds.
+        check_cuda: refuses, where the installed package has no support for GPUs.
     """
 
     prepare: Prepare
@@ -39,6 +41,8 @@ class LatencyBackend:
     extra: str | None = None
     devices: tuple[str, ...] = ("cpu",)
     dtypes: tuple[str, ...] = ("float32",)
+    cuda_options: tuple[str, ...] = ()
+    check_cuda: Callable[[], None] | None = None
 
     @property
     def installed(self) -> bool:
@@ -58,19 +62,29 @@ class LatencyBackend:
 
 
 LATENCY_BACKENDS: dict[str, LatencyBackend] = {
-    "torch": LatencyBackend(torch_eager, "torch", devices=("cpu", "cuda")),
-    "torch_compile": LatencyBackend(torch_compile, "torch", devices=("cpu", "cuda")),
-    "onnxruntime": LatencyBackend(onnxruntime, "onnxruntime", devices=("cpu", "cuda"), dtypes=("float32", "int8")),
+    "torch": LatencyBackend(torch_eager, "torch", devices=("cpu", "cuda"), cuda_options=("cuda_graphs", "flush_l2")),
+    "torch_compile": LatencyBackend(
+        torch_compile, "torch", devices=("cpu", "cuda"), cuda_options=("cuda_graphs", "flush_l2")
+    ),
+    "onnxruntime": LatencyBackend(
+        onnxruntime,
+        "onnxruntime",
+        devices=("cpu", "cuda"),
+        dtypes=("float32", "int8"),
+        check_cuda=check_cuda_provider,
+    ),
     "openvino": LatencyBackend(openvino, "openvino", "openvino", dtypes=("float32", "int8")),
     "executorch": LatencyBackend(executorch, "executorch", "executorch"),
-    "tensorrt": LatencyBackend(tensorrt, "tensorrt", "tensorrt", devices=("cuda",)),
+    "tensorrt": LatencyBackend(tensorrt, "tensorrt", "tensorrt", devices=("cuda",), cuda_options=("flush_l2",)),
     "table": LatencyBackend(looked_up, "nas", devices=("cpu", "cuda")),
 }
 
 
 def cuda_options(config: LatencyConfig, device: str) -> str:
     """The options that decide a latency on a GPU, in words; nothing on the CPU."""
-    return " graphs" * config.cuda_graphs + " flushed" * config.flush_l2 if device != "cpu" else ""
+    _, backend = backend_for(config, device)
+    options = backend.cuda_options if device != "cpu" else ()
+    return "".join(f" {name}" for name in options if getattr(config, name))
 
 
 def backend_for(config: LatencyConfig, device: str) -> tuple[str, LatencyBackend]:
@@ -93,4 +107,6 @@ def backend_for(config: LatencyConfig, device: str) -> tuple[str, LatencyBackend
     if config.dtype not in backend.dtypes:
         able = ", ".join(name for name, each in LATENCY_BACKENDS.items() if config.dtype in each.dtypes)
         raise ValueError(f"latency.dtype={config.dtype} is not allowed with {name}; allowed with: {able}")
+    if kind == "cuda" and backend.check_cuda:
+        backend.check_cuda()
     return name, backend

@@ -19,7 +19,8 @@ from pathlib import Path
 
 CHUNK_S = 0.1  # how long work holds the lane before it lets waiting measurements pass
 LONGEST_CHUNK_S = 1.0  # the same after it has waited: as long as that, so that work gets its half of a busy lane
-FOLDER = "nas-lanes"
+# One for all processes of the machine, whatever folder each was given for its own temporary files.
+FOLDER = (Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())) / "nas-lanes"
 
 
 class Lane:
@@ -32,7 +33,7 @@ class Lane:
 
     def __init__(self, *devices: str, folder: Path | None = None) -> None:
         """A place for work on `devices`, named by `machine.lane_of`; `folder` is for lanes that are not everyone's."""
-        self.folder = folder or Path(tempfile.gettempdir()) / FOLDER
+        self.folder = folder or FOLDER
         self._devices = sorted(set(devices))  # one order for all, so that nobody waits in a circle
         self._settle: Callable[[], object] = _nothing
         self._rooms: list[int] = []
@@ -75,7 +76,7 @@ class Lane:
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
-        """Work of this process that is in a lane lets go for a while, such as for a measurement made by another."""
+        """Work of this process that is in a lane lets go for a while."""
         if self._working:
             self._leave()
         try:
@@ -83,6 +84,16 @@ class Lane:
         finally:
             if self._working:
                 self._enter()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Work of this process that is in a lane lets go while another machine measures for it."""
+        begin = time.monotonic()
+        try:
+            with self.resting():
+                yield
+        finally:
+            self.waited_s += time.monotonic() - begin
 
     def _enter(self) -> None:
         begin = time.monotonic()

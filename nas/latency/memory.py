@@ -18,8 +18,9 @@ from nas.trial import Reading, reading_from_dict
 class LatencyMemory:
     """What is remembered under some conditions in a runs folder (`runs/.latency/latencies.jsonl`)."""
 
-    def __init__(self, runs_dir: Path, where: Conditions) -> None:
-        self._file, self._where = runs_dir / ".latency" / "latencies.jsonl", where
+    def __init__(self, runs_dir: Path, where: Conditions, tolerance: float) -> None:
+        """The memory of a folder; of its file only what is known within `tolerance` (half the interval) counts."""
+        self._file, self._where, self._tolerance = runs_dir / ".latency" / "latencies.jsonl", where, tolerance
         self._known: dict[str, Reading] = {}
         if self._file.exists():
             for line in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -51,7 +52,8 @@ class LatencyMemory:
             reading = reading_from_dict(words["reading"])
             reference_ms = 1.0 if reading.reference_ms is None else reading.reference_ms
             sane = all(0 < each < float("inf") for each in (reading.median_ms, reading.high_ms, reference_ms))
-            if sane and not reading.doubt and conditions_from_dict(words["key"]) == self._where:
+            known = (reading.high_ms - reading.low_ms) / 2 <= self._tolerance * reading.median_ms
+            if sane and known and not reading.doubt and conditions_from_dict(words["key"]) == self._where:
                 self._known.setdefault(deploy_id, replace(reading, source="remembered"))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return

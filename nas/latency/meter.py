@@ -54,6 +54,7 @@ class Meter:
         device: "cpu", "cuda" or "cuda:0", of the machine that measures.
         lane: this process's place in its lanes.
         node: measures, where this machine does not.
+        fingerprint: of the device that all latencies of the job are to be of; None takes any.
     """
 
     config: LatencyConfig
@@ -61,6 +62,7 @@ class Meter:
     device: str
     lane: Lane = field(default_factory=Lane)
     node: MeasuringNode | None = None
+    fingerprint: str | None = None
     _known_ms: dict[tuple[object, ...], float] = field(default_factory=dict)
 
     def instrument(self) -> Instrument:
@@ -122,10 +124,15 @@ class Meter:
         return self._known_ms[kind, input_shape]
 
     def _measure(self, variants: list[Variant]) -> list[LatencyMeasurement]:
-        if self.node is not None:
-            with self.lane.resting():
-                return self.node.measure(variants, device=self.device)
-        return measure_interleaved(variants, device=self.device, lane=self.lane)
+        if self.node is None:
+            measured = measure_interleaved(variants, device=self.device, lane=self.lane)
+        else:
+            with self.lane.waiting():
+                measured = self.node.measure(variants, device=self.device)
+        there = measured[0].device
+        if self.fingerprint not in (None, there):
+            raise ValueError(f"this search measures on {self.fingerprint}, not on {there}: nodes must be of one kind")
+        return measured
 
 
 def reading_of(measured: LatencyMeasurement, plan: MergePlan) -> Reading:
@@ -140,5 +147,6 @@ def reading_of(measured: LatencyMeasurement, plan: MergePlan) -> Reading:
         high,
         doubt=measured.doubt,
         reference_ms=measured.reference_ms,
+        scale=measured.scale,
         merges=plan.segments,
     )

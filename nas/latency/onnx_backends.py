@@ -15,14 +15,24 @@ from nas.networks.onnx_file import INPUT, OUTPUT
 from nas.networks.quantized import shipped_bytes
 
 
+def check_cuda_provider() -> None:
+    """Holds the installed ONNX Runtime against a GPU.
+
+    Raises:
+        ValueError: it is the one for CPUs.
+    """
+    import onnxruntime as ort
+
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise ValueError("latency.backend=onnxruntime has no CUDAExecutionProvider here: pip install onnxruntime-gpu")
+
+
 @contextlib.contextmanager
 def onnxruntime(network: nn.Module, batch: Tensor, config: LatencyConfig) -> Iterator[Prepared]:
     """ONNX Runtime on the CPU, or by its CUDA provider where that is installed."""
     import onnxruntime as ort
 
     provider = "CUDAExecutionProvider" if batch.is_cuda else "CPUExecutionProvider"
-    if provider not in ort.get_available_providers():
-        raise ValueError(f"latency.backend=onnxruntime has no {provider} here: pip install onnxruntime-gpu")
     # TensorFloat-32 is not the float32 that is asked for.
     cuda = (provider, {"device_id": batch.device.index or 0, "use_tf32": 0})
     chosen = cuda if batch.is_cuda else provider

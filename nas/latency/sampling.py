@@ -19,7 +19,7 @@ import numpy as np
 CONFIDENCE = 0.95
 ROUND_S = 0.015
 WARM_UP_BLOCK_S = 0.01
-MOST_WARM_UP_BLOCKS = 25
+LONGEST_WARM_UP_S = 0.25
 EXACT_UP_TO = 200  # values; beyond, the binomial distribution is as good as normal
 FEWEST_ROUNDS = 6  # below, no two medians enclose the true one with 95 % confidence
 
@@ -82,7 +82,8 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
 def warm_up(time_once: TimeOnce, tolerance: float) -> int:
     """Runs until two blocks of repeats agree, or for a quarter of a second; the number of runs."""
     runs, before = 0, float("inf")
-    for _ in range(MOST_WARM_UP_BLOCKS):
+    end = time.perf_counter() + LONGEST_WARM_UP_S
+    while runs < 2 or time.perf_counter() < end:
         block = _repeat(time_once, WARM_UP_BLOCK_S)
         runs += len(block)
         median = statistics.median(block)

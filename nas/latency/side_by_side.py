@@ -54,10 +54,18 @@ def side_by_side(
         variants = [Variant(network, on, input_shape) for network in forms.values()]
         try:
             measured = measure_interleaved(variants, device=device)
-        except NotSupported as error:
-            yield from (Row(form, name, None, str(error)) for form in forms)
+        except NotSupported:  # one of them: which, and what about the others?
+            yield from (_alone(form, variant, device) for form, variant in zip(forms, variants, strict=True))
             continue
         yield from (Row(form, name, each) for form, each in zip(forms, measured, strict=True))
+
+
+def _alone(form: str, variant: Variant, device: str) -> Row:
+    name = variant.config.backend
+    try:
+        return Row(form, name, measure_interleaved([variant], device=device)[0])
+    except NotSupported as error:
+        return Row(form, name, None, str(error))
 
 
 def installed_backends(config: LatencyConfig, device: str) -> list[str]:

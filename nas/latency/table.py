@@ -79,9 +79,9 @@ def read_table(file: Path) -> dict[str, float]:
     try:
         with file.open(newline="", encoding="utf-8") as lines:
             reader = csv.DictReader(lines, strict=True)
-            rows = list(reader)
-        if not set(COLUMNS) <= set(reader.fieldnames or ()):
-            raise ValueError(f"its columns are {', '.join(reader.fieldnames or ('none',))}")
+            columns, rows = reader.fieldnames or (), list(reader)
+        if not set(COLUMNS) <= set(columns):
+            raise ValueError(f"its columns are {', '.join(columns) or 'none'}")
         table = {row["layer"]: float(row["latency_ms"]) for row in rows}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
         raise ValueError(

@@ -62,8 +62,12 @@ def _eager(network: nn.Module, batch: Tensor, config: LatencyConfig, memory_form
             placed(images)
     torch.cuda.current_stream(batch.device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        logits = placed(images)
+    try:
+        # By itself it would capture on a stream of the first GPU that was ever captured on.
+        with torch.cuda.graph(graph, stream=side):
+            logits = placed(images)
+    except RuntimeError as error:
+        raise not_supported("torch with CUDA graphs", error) from None
 
     def replay(_images: Tensor, _weights: nn.Module = placed) -> Tensor:
         graph.replay()  # it reads the weights where they lie, and does not keep them there

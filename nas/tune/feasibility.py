@@ -8,6 +8,7 @@ from nas.architecture import Architecture
 from nas.block_fields import Value
 from nas.cost import count
 from nas.latency.meter import Meter
+from nas.latency.prepared import NotSupported
 from nas.networks.builder import build
 from nas.networks.merging import apply_merges, merge_plan
 from nas.pipeline import Job, Known, at_best, broken_constraint, price
@@ -62,8 +63,14 @@ def check_feasible(space: SearchSpace, job: Job, meter: Meter) -> None:
 
 
 def _probe(arch: Architecture, job: Job, meter: Meter, timed: bool) -> tuple[Cost, float]:
-    """The cost, and by how much it breaks the constraints, its latency at best; measured only if it is one of them."""
-    cost = price(arch, job, Known(), meter).cost if timed else _untimed(arch, job)
+    """The cost, and by how much it breaks the constraints, its latency at best; measured only if it is one of them.
+
+    What the runtime cannot run breaks nothing: its trial says so, and the search goes on.
+    """
+    try:
+        cost = price(arch, job, Known(), meter).cost if timed else _untimed(arch, job)
+    except NotSupported:
+        cost = _untimed(arch, job)
     cost = replace(cost, latency=at_best(cost.latency))
     costs = cost.by_name()
     return cost, sum(max(0.0, each.excess(costs)) for each in job.constraints)

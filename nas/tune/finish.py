@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from nas.config import SearchConfig
+from nas.config import SearchConfig, first_line
 from nas.deploy import Model, export_model, load_deployed
 from nas.latency.lane import Lane
 from nas.latency.memory import LatencyMemory
@@ -18,7 +18,7 @@ from nas.pipeline import Job
 from nas.results import front_of, make_constraints, write_results
 from nas.store import RunStore
 from nas.training import evaluate
-from nas.trial import Remeasured, Tested, TrialRecord
+from nas.trial import Reading, Remeasured, Tested, TrialRecord
 from nas.tune.plan import Plan
 
 Say = Callable[[str], None]
@@ -63,12 +63,21 @@ def remeasure_front(plan: Plan, store: RunStore, meter: Meter, memory: LatencyMe
         for record in store.records():
             same.setdefault(_shipped_form(record), []).append(record)
         for form in dict.fromkeys(_shipped_form(record) for record in fresh):
-            network, merges = _network(store, job, next(r for r in fresh if _shipped_form(r) == form))
-            (measured,) = meter.measure(job.shipped(network))
-            reading = reading_of(measured, merges)
+            record = next(each for each in fresh if _shipped_form(each) == form)
+            network, merges = _network(store, job, record)
+            try:
+                reading = reading_of(meter.measure(job.shipped(network))[0], merges)
+            except Exception as error:  # whatever a runtime or a lost node raises, the other networks are measured
+                say(f"trial {record.trial} is not measured again: {first_line(error)}")
+                reading = _as_it_was(record)
             memory.remember(same[form][0].architecture.deploy_id, reading)
             for record in same[form]:
                 store.append(Remeasured(record.trial, reading))
+
+
+def _as_it_was(record: TrialRecord) -> Reading:
+    assert record.cost is not None
+    return dataclasses.replace(record.cost.latency, doubt="could not be measured again at the end")
 
 
 def _shipped_form(record: TrialRecord) -> tuple[object, ...]:

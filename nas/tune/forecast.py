@@ -23,12 +23,12 @@ class Forecast:
         self._rows: list[Array] = list(self._regression.features) if self._regression else []
         self._latency_ms: list[float] = list(self._regression.latency_ms) if self._regression else []
         self._fitted = len(self._rows)
+        self._learned: set[str] = set()
 
     def learn(self, arch: Architecture, reading: Reading) -> None:
-        """Takes in a measured latency; predictions are none."""
-        if reading.source == "predicted":
-            return
-        if reading.median_ms > 0:
+        """Takes in a measured latency, one of each deploy form: twins would look like agreement."""
+        if reading.source != "predicted" and reading.median_ms > 0 and arch.deploy_id not in self._learned:
+            self._learned.add(arch.deploy_id)
             self._rows.append(rows_of([arch], self._where)[0])
             self._latency_ms.append(reading.median_ms)
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import ray
 from ray import tune
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from nas.config import LatencyConfig, SearchConfig, first_line
@@ -162,6 +162,8 @@ def _there(act: Callable[[], Result]) -> Result:
         return ray.get(_act.remote(act))
     except RayTaskError as error:
         raise error.cause from None
+    except RayError as error:
+        raise ValueError(f"the node that measures is lost: {first_line(error)}") from None
 
 
 # Not within the trial that asks, whose resources are its own. Ray hides GPUs from tasks that ask for none.

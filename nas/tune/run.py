@@ -60,7 +60,8 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
             view.say(f"Ray dashboard: http://{executor.dashboard}")
         if calibrated and not plan.job.constraints:
             view.say("latency.calibration spares nothing: without a constraint every network is measured")
-        memory = LatencyMemory(plan.runs_dir, where)
+        plan = dataclasses.replace(plan, job=dataclasses.replace(plan.job, timed_device=where.device))
+        memory = LatencyMemory(plan.runs_dir, where, plan.job.latency.tolerance)
         store = plan.store or _new_store(plan, where)
         stack.enter_context(store.locked())
         if plan.store is not None:
