@@ -141,7 +141,7 @@ class CalibrateConfig(TargetConfig):
     """`python -m nas.latency calibrate`: how a device is calibrated."""
 
     space: str = _key("mobile", "search space whose networks are measured")
-    networks: int = _key(200, "networks that are measured to fit the predictor", low=5, high=100_000)
+    networks: int = _key(300, "networks that are measured to fit the predictor", low=5, high=100_000)
     held_out: int = _key(60, "networks more, measured twice, to judge it", low=5, high=100_000)
     out: str | None = _key(None, "calibration file; default: runs/.latency/calibration-SPACE.json")
 
