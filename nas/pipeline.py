@@ -34,8 +34,9 @@ from nas.networks.merging import MergePlan, apply_merges
 from nas.networks.quantized import quantize
 from nas.networks.weights import load_weights
 from nas.objectives import Constraint
+from nas.reading import Cost, Reading, reading_from_dict
 from nas.training import Diverged, TimedOut, deadline, evaluate, train
-from nas.trial import Cost, Ended, EpochEnded, Event, Priced, Reading, Rung, Started, TrialState, reading_from_dict
+from nas.trial import Ended, EpochEnded, Event, Priced, Rung, Started, TrialState
 
 CALIBRATION_IMAGES = 256  # of the training data, for a quantized network's scales
 

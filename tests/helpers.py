@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas.reading import Reading
 from nas.space import SearchSpace
 from nas.space_file import load_space
-from nas.trial import Reading
 
 HEAD = "head: [{block: classifier}]\n"
 

@@ -11,7 +11,7 @@ from nas.latency.conditions import Conditions
 from nas.latency.predictor import LatencyPredictor, rows_of
 from nas.latency.regression import Prediction, fit
 from nas.layers import deploy_layers
-from nas.trial import Reading
+from nas.reading import Reading
 from nas.tune import forecast
 from nas.tune.forecast import FEWEST_NETWORKS, Forecast
 from tests.helpers import reading

@@ -16,8 +16,9 @@ from nas.networks.fading import fade
 from nas.networks.merging import MERGE_COSTS, apply_merges, merge_plan
 from nas.objectives import Constraint
 from nas.pipeline import Job, Known, judge, known_from_dict, price
+from nas.reading import Reading
 from nas.training import Epoch
-from nas.trial import Reading, TrialState
+from nas.trial import TrialState
 from tests.helpers import reading
 from tests.lanes import is_free
 from tests.measuring import Scripted

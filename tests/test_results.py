@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from nas.architecture import architecture_from_dict
 from nas.command_line import make_config
 from nas.objectives import Constraint
+from nas.reading import Cost
 from nas.results import COLUMNS, Run, front_of, front_table, make_constraints, non_dominated, plot_front, trial_table
 from nas.results import write_results as write
 from nas.store import RunStore
-from nas.trial import Cost, Ended, Priced, Proposed, Remeasured, Started, TrialRecord, TrialState
+from nas.trial import Ended, Priced, Proposed, Remeasured, Started, TrialRecord, TrialState
 from nas.trial import Tested as WasTested
 from tests.helpers import reading
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from nas.latency.conditions import Conditions, conditions_from_dict
-from nas.trial import Reading, reading_from_dict
+from nas.reading import Reading, reading_from_dict
 
 
 class LatencyMemory:

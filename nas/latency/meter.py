@@ -14,7 +14,7 @@ from nas.latency.lane import Lane
 from nas.latency.measure import Variant, measure_interleaved
 from nas.latency.measurement import LatencyMeasurement
 from nas.networks.merging import MERGE_COSTS, MergePlan, Shape, apply_merges, merge_plan, plan_merges
-from nas.trial import Reading
+from nas.reading import Reading
 
 
 class MeasuringNode(Protocol):

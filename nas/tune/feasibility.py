@@ -12,8 +12,8 @@ from nas.latency.prepared import NotSupported
 from nas.networks.builder import build
 from nas.networks.merging import apply_merges, merge_plan
 from nas.pipeline import Job, Known, at_best, broken_constraint, price
+from nas.reading import Cost, Reading
 from nas.space import Choices, SearchSpace
-from nas.trial import Cost, Reading
 
 MOST_PROBES = 400
 MOST_TIMED_PROBES = 60  # a quarter of a minute

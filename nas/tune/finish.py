@@ -15,10 +15,11 @@ from nas.latency.memory import LatencyMemory
 from nas.latency.meter import Meter, reading_of
 from nas.networks.merging import MergePlan
 from nas.pipeline import Job
+from nas.reading import Reading
 from nas.results import front_of, make_constraints, write_results
 from nas.store import RunStore
 from nas.training import evaluate
-from nas.trial import Reading, Remeasured, Tested, TrialRecord
+from nas.trial import Remeasured, Tested, TrialRecord
 from nas.tune.plan import Plan
 
 Say = Callable[[str], None]

@@ -9,7 +9,7 @@ from nas.architecture import Architecture
 from nas.latency.conditions import Conditions
 from nas.latency.predictor import LatencyPredictor, rows_of
 from nas.latency.regression import Array, fit
-from nas.trial import Reading
+from nas.reading import Reading
 
 FEWEST_NETWORKS = 20  # measured, before a run without a calibration predicts anything
 GROWTH = 1.5  # of the number of measured networks, after which the regression is fitted anew

@@ -11,8 +11,9 @@ from nas.architecture import Architecture
 from nas.config import SearchConfig
 from nas.latency.memory import LatencyMemory
 from nas.pipeline import Known
+from nas.reading import Reading
 from nas.store import RunStore
-from nas.trial import Ended, EpochEnded, Event, Priced, Reading, TrialRecord, TrialState, records_of, unfinished
+from nas.trial import Ended, EpochEnded, Event, Priced, TrialRecord, TrialState, records_of, unfinished
 from nas.tune.forecast import Forecast
 from nas.tune.study import Study, Suggestion, as_proposal
 
