@@ -80,7 +80,11 @@ def host_clock(run: Callable[[], object]) -> TimeOnce:
 
 
 def cuda_clock(run: Callable[[], object], device: torch.device, flush_l2: bool) -> TimeOnce:
-    """Times work on a GPU by its own events; with `flush_l2` weights and images come from its main memory."""
+    """Times work on a GPU by its own events, from when the device is free to when the batch is done.
+
+    The launch by the host is part of it, as it is for a user who waits for one batch. With `flush_l2`, weights and
+    images come from the GPU's main memory, and the launch passes while the cache is emptied.
+    """
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     cache = torch.cuda.get_device_properties(device).L2_cache_size
     filler = torch.empty(2 * cache if flush_l2 else 0, dtype=torch.int8, device=device)
