@@ -227,7 +227,9 @@ def user_path(key: str, text: str | Path) -> Path:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its type where it has none."""
+    """The first line of an error's text, or its type where it has none; without the path, which the reader is told."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

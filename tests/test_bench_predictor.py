@@ -52,7 +52,7 @@ def test_the_command_writes_a_row_a_model_and_prints_more(table, tmp_path):
     assert ours < min(ridge, forest)
     assert ours < 0.04
     assert (written.median_error <= written.p90_error).all()
-    for word in ("40 of 190 rows", "coverage", "seconds", "median_error_std", "ours, one-hot", "noise ceiling"):
+    for word in ("40 of 190 rows", "coverage", "seconds", "median_error_std", "split 2 of 2", "noise ceiling"):
         assert word in done.stdout
 
 

@@ -230,7 +230,7 @@ NOT_INSTALLED = next(name for name, each in LATENCY_BACKENDS.items() if not each
         (["measure", "arch=tiny", "input=1x²x3"], ["input=1x²x3 is not allowed"]),
         (["measure", "arch=tiny", "input=1x99999x99999", "latency.batch_size=100000"], ["batch of 100000 images"]),
         (["measure", "arch=tiny", f"latency.backend={NOT_INSTALLED}"], [f"{NOT_INSTALLED} is not installed"]),
-        (["measure", "arch=tiny", "latency.table=nowhere.csv"], ["latency.table=nowhere.csv is not a CSV"]),
+        (["measure", "arch=tiny", "latency.table=nowhere.csv"], ["latency.table=nowhere.csv cannot be read"]),
         (["measure", "arch=tiny", "data=digit"], ["data=digit is neither", "digits"]),
         (["measure", "arch=tiny", "backends=[abacus]"], ["latency.backend=abacus is unknown"]),
         (["measure", "arch=tiny", f"backends=[{NOT_INSTALLED}]"], [f"{NOT_INSTALLED} is not installed: pip install"]),

@@ -307,5 +307,5 @@ def test_what_is_no_calibration_file_is_refused_in_one_line(saved, tmp_path, spo
 
 def test_what_is_no_file_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "none.json"):
-        with pytest.raises(ValueError, match=r"^latency\.calibration=.* is not a calibration file: .+$"):
+        with pytest.raises(ValueError, match=r"^latency\.calibration=.* cannot be read: .+$"):
             load_predictor(path, WHERE)

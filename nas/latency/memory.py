@@ -16,11 +16,16 @@ from nas.reading import Reading, reading_from_dict
 
 
 class LatencyMemory:
-    """What is remembered under some conditions in a runs folder (`runs/.latency/latencies.jsonl`)."""
+    """What is remembered under some conditions in a runs folder (`runs/.latency/latencies.jsonl`).
+
+    Attributes:
+        where: the conditions.
+    """
 
     def __init__(self, runs_dir: Path, where: Conditions, tolerance: float) -> None:
         """The memory of a folder; of its file only what is known within `tolerance` (half the interval) counts."""
-        self._file, self._where, self._tolerance = runs_dir / ".latency" / "latencies.jsonl", where, tolerance
+        self.where = where
+        self._file, self._tolerance = runs_dir / ".latency" / "latencies.jsonl", tolerance
         self._known: dict[str, Reading] = {}
         if self._file.exists():
             for line in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -40,7 +45,7 @@ class LatencyMemory:
             return
         self._file.parent.mkdir(parents=True, exist_ok=True)
         torn = self._file.exists() and not self._file.read_bytes().endswith(b"\n")
-        words = {"key": {"deploy_id": deploy_id, **asdict(self._where)}, "reading": asdict(reading)}
+        words = {"key": {"deploy_id": deploy_id, **asdict(self.where)}, "reading": asdict(reading)}
         with self._file.open("a", encoding="utf-8") as file:
             file.write("\n" * torn + json.dumps(words) + "\n")
 
@@ -53,7 +58,7 @@ class LatencyMemory:
             reference_ms = 1.0 if reading.reference_ms is None else reading.reference_ms
             sane = all(0 < each < float("inf") for each in (reading.median_ms, reading.high_ms, reference_ms))
             known = (reading.high_ms - reading.low_ms) / 2 <= self._tolerance * reading.median_ms
-            if sane and known and not reading.doubt and conditions_from_dict(words["key"]) == self._where:
+            if sane and known and not reading.doubt and conditions_from_dict(words["key"]) == self.where:
                 self._known.setdefault(deploy_id, replace(reading, source="remembered"))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return

@@ -73,13 +73,17 @@ def load_predictor(file: Path, wanted: Conditions) -> LatencyPredictor:
         ValueError: not a calibration file, or one of another device, version or other conditions; says what differs.
     """
     try:
-        words = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as problem:
+        raise ValueError(f"latency.calibration={file} cannot be read: {first_line(problem)}") from None
+    try:
+        words = json.loads(text)
         if (words["version"], words["features"]) != (FILE_VERSION, FEATURES_VERSION):
             raise ValueError("it was made by another version of this program")
         stored = conditions_from_dict(words["conditions"])
         regression = LatencyRegression.from_dict(words["regression"])
         error = {str(name): float(value) for name, value in words["error"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as problem:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as problem:
         what = f"lacks {problem}" if isinstance(problem, KeyError) else first_line(problem)
         raise ValueError(f"latency.calibration={file} is not a calibration file: {what}") from None
     if differing := differences(stored, wanted):

@@ -18,8 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import t as student
 from sklearn.model_selection import KFold
+from threadpoolctl import threadpool_limits
 
 from nas.latency.gaussian_process import Array, Logs, Pair, hyperparameters, pair_of
+
+BLAS_THREADS = 1  # on matrices of a few hundred rows several wait for one another, for ten times as long
 
 COVERAGE = 0.9  # of the intervals
 FOLDS = 10
@@ -78,7 +81,8 @@ class LatencyRegression:
         if rows.shape[1] != self.features.shape[1]:
             raise ValueError(f"features: {rows.shape[1]} columns; the model was fitted on {self.features.shape[1]}")
         share, low, high = self.chosen
-        logs = _blended(share, *self._pair.predict(rows))
+        with threadpool_limits(BLAS_THREADS):
+            logs = _blended(share, *self._pair.predict(rows))
         unit = np.median(self.latency_ms)
         return Prediction(*(unit * np.exp(logs.mean + bound * logs.spread) for bound in (0.0, low, high)))
 
@@ -122,8 +126,9 @@ def fit(features: ArrayLike, latency_ms: ArrayLike, seed: int = 0) -> LatencyReg
     """
     x, latency = _checked(features, latency_ms)
     y = latency / np.median(latency)
-    chosen = _cross_validated(x, y, seed)
-    return LatencyRegression(x, latency, *_thetas(x, y, seed), chosen)
+    with threadpool_limits(BLAS_THREADS):
+        chosen = _cross_validated(x, y, seed)
+        return LatencyRegression(x, latency, *_thetas(x, y, seed), chosen)
 
 
 def _matrix(features: ArrayLike) -> Array:

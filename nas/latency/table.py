@@ -83,7 +83,9 @@ def read_table(file: Path) -> dict[str, float]:
         if not set(COLUMNS) <= set(columns):
             raise ValueError(f"its columns are {', '.join(columns) or 'none'}")
         table = {row["layer"]: float(row["latency_ms"]) for row in rows}
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
+    except OSError as error:
+        raise ValueError(f"latency.table={file} cannot be read: {first_line(error)}") from None
+    except (UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"latency.table={file} is not a CSV with columns layer, latency_ms: {first_line(error)}"
         ) from None

@@ -10,6 +10,7 @@ import torch
 
 from nas.config import SearchConfig, first_line
 from nas.deploy import Model, export_model, load_deployed
+from nas.latency.conditions import Conditions
 from nas.latency.lane import Lane
 from nas.latency.memory import LatencyMemory
 from nas.latency.meter import Meter, reading_of
@@ -45,7 +46,7 @@ def finish(plan: Plan, store: RunStore, meter: Meter, memory: LatencyMemory, rea
         with meter.lane.working():
             _test(store, job, _front(store, config), meter.lane)
             write_results(store)
-            _export(store, job, meter, _front(store, config), say)
+            _export(store, job, (meter.lane, memory.where), _front(store, config), say)
     finally:
         torch.set_num_threads(before)
     store.write_end(reason)
@@ -104,8 +105,9 @@ def _test(store: RunStore, job: Job, front: list[TrialRecord], lane: Lane) -> No
             store.append(Tested(record.trial, accuracy))
 
 
-def _export(store: RunStore, job: Job, meter: Meter, front: list[TrialRecord], say: Say) -> None:
+def _export(store: RunStore, job: Job, measured: tuple[Lane, Conditions], front: list[TrialRecord], say: Say) -> None:
     """`models/` holds the front and nothing else, with its latest figures."""
+    lane, where = measured
     wanted = {str(record.trial) for record in front}
     models = store.path / "models"
     models.mkdir(exist_ok=True)
@@ -114,16 +116,18 @@ def _export(store: RunStore, job: Job, meter: Meter, front: list[TrialRecord], s
             shutil.rmtree(stale)
     for i, record in enumerate(front, 1):
         say(f"exporting {i} of {len(front)}: trial {record.trial}")
-        meter.lane.breathe()
+        lane.breathe()
         network, merges = _network(store, job, record)
         try:
-            model = Model(record.architecture, network, job.shipped(network), merges, job.data, _metrics(record, job))
+            model = Model(
+                record.architecture, network, job.shipped(network), merges, job.data, _metrics(record, job, where)
+            )
             export_model(model, store.model_dir(record.trial))
         except Exception as error:  # whatever an exporter or a runtime raises, the other networks are exported
             say(f"trial {record.trial} is not exported: {error}")
 
 
-def _metrics(record: TrialRecord, job: Job) -> dict[str, object]:
+def _metrics(record: TrialRecord, job: Job, where: Conditions) -> dict[str, object]:
     assert record.cost is not None
     return {
         "trial": record.trial,
@@ -133,7 +137,11 @@ def _metrics(record: TrialRecord, job: Job) -> dict[str, object]:
         "val_accuracy": record.accuracy,
         "test_accuracy": record.test_accuracy,
         **record.costs,
-        "latency": {**dataclasses.asdict(record.cost.latency), "of": dataclasses.asdict(job.latency)},
+        "latency": {
+            **dataclasses.asdict(record.cost.latency),
+            "measured_in": dataclasses.asdict(where),
+            "of": dataclasses.asdict(job.latency),
+        },
         "epochs": record.epochs,
         "train_s": record.train_s,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
@@ -119,7 +120,7 @@ class ProgressView:
             self.say(f"Latency flagged, {why}: trials {', '.join(map(str, rows))} (see latency_doubt in pareto.csv)")
         self.say(f"The search ended: {ENDINGS[reason]}.")
         if not len(front):
-            self.say("No trial completed within the constraints, so there is no front.")
+            self.say(f"No trial completed, so there is no front{_why(store.records())}.")
         self.say(f"Run:  {store.path}  (trials.csv, pareto.csv, pareto.png, models/TRIAL/model.onnx)")
         elsewhere = store.path.parent != Path("runs").absolute()
         folder = f" runs_dir={shlex.quote(str(store.path.parent))}" if elsewhere else ""
@@ -134,3 +135,9 @@ ENDINGS = {
     "infeasible": "too many architectures broke a constraint",
     "interrupted": "interrupted; what had been judged is kept",
 }
+
+
+def _why(records: list[TrialRecord]) -> str:
+    """The commonest reason, where trials ended without a result."""
+    reasons = Counter(record.reason for record in records if record.reason)
+    return "".join(f"; {times} of {len(records)} trials: {reason}" for reason, times in reasons.most_common(1))
