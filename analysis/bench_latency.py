@@ -38,7 +38,7 @@ from nas.networks.builder import build
 
 CLASSES, CHANNELS, BLOCKS = 10, 32, 9
 PLANS = ("none", "macs", "all", "latency")
-GEMM = (256, 512, 1024, 4096)  # rows and columns of the matrix products; the last for GPUs
+GEMM = {"cpu": (256, 512, 1024), "cuda": (256, 512, 1024, 4096)}  # rows and columns of the matrix products
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,9 @@ def measured(settings: Settings, backend: str, threads: int, batch: int, peak: f
 
 
 def peak_macs_per_s(threads: int, device: str) -> float:
-    """Multiply-adds in a second of the fastest matrix product of this machine's runtimes and three sizes."""
+    """Multiply-adds in a second of the fastest matrix product of this machine's runtimes and some sizes."""
     best, where = 0.0, device_named(device)
-    for size in GEMM[:-1] if device == "cpu" else GEMM:
+    for size in GEMM[device.partition(":")[0]]:
         network = nn.Sequential(nn.Flatten(), nn.Linear(size, size)).to(device).eval()
         batch = torch.randn(size, size, 1, 1, device=device)
         for backend in ("torch", "onnxruntime") if device == "cpu" else ("torch",):

@@ -6,8 +6,8 @@
 Each seed draws `train` rows that all models learn from, and judges them on all other rows of positive latency: median
 and 90th percentile of the relative error, and Kendall's tau. Ridge regression (its penalty chosen by leave-one-out) and
 the random forest learn log latency from one-hot choices. Ours is `nas.latency.regression`, on the same one-hot choices
-and on counts of each choice over the columns of one vocabulary, whole, in halves and in
-quarters. The CSV holds means over seeds, the printed table their spread too.
+and on counts of each choice over the columns of one vocabulary, whole, in halves and in quarters. The CSV holds means
+over seeds, the printed table their spread too.
 """
 
 from __future__ import annotations

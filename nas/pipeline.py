@@ -217,15 +217,16 @@ def price(arch: Architecture, job: Job, known: Known, meter: Meter) -> Price:
     not measured; with merge=latency it is priced as merged by MACs.
     """
     deployed = build(arch, num_classes=job.data.num_classes, input_shape=job.data.input_shape, form="deploy")
-    if known.predicted is not None:
-        unmeasured = meter.merged(deployed, "macs" if job.merge == "latency" else job.merge)
-        size = count(unmeasured.network, job.data.input_shape)
-        if broken_constraint(Cost(*size, at_best(known.predicted)), job.constraints):
-            return Price(Cost(*size, known.predicted), unmeasured)
-    shipped, remembered = _shipped(deployed, job, known, meter)
+    shipped, remembered = _unmeasured(deployed, job, known, meter)
     size = count(shipped.network, job.data.input_shape)
     if remembered is not None:
         return Price(Cost(*size, remembered), shipped)
+    predicted = known.predicted
+    if predicted is not None and broken_constraint(Cost(*size, at_best(predicted)), job.constraints):
+        return Price(Cost(*size, predicted), shipped)
+    if job.merge == "latency":
+        shipped = meter.merged(deployed, job.merge)
+        size = count(shipped.network, job.data.input_shape)
     measured = shipped.measurement or meter.measure(shipped.network)[0]
     spent_s = (measured.prepare_s, measured.measure_s)
     return Price(Cost(*size, reading_of(measured, shipped.plan)), shipped, spent_s)
@@ -236,15 +237,21 @@ def at_best(reading: Reading) -> Reading:
     return replace(reading, median_ms=reading.low_ms)
 
 
-def _shipped(deployed: nn.Module, job: Job, known: Known, meter: Meter) -> tuple[Merged, Reading | None]:
-    """The network as it ships, and its latency if that is remembered for the same mergers."""
+def _unmeasured(deployed: nn.Module, job: Job, known: Known, meter: Meter) -> tuple[Merged, Reading | None]:
+    """The network as it is merged before anything is measured, and its latency if that is remembered for these mergers.
+
+    That is as it ships, but for merge=latency, where nothing is remembered: then by MACs.
+    """
     reading = known.remembered
     if reading is not None and job.merge == "latency":
         with contextlib.suppress(ValueError):  # planned by other code, it may not fit: then all is measured anew
             plan = MergePlan(reading.merges)
             return Merged(apply_merges(deployed, plan), plan), reading
-    merged = meter.merged(deployed, job.merge)
-    return merged, reading if reading is not None and reading.merges == merged.plan.segments else None
+    merged = meter.merged(deployed, "macs" if job.merge == "latency" else job.merge)
+    return (
+        merged,
+        reading if reading is not None and reading.merges == merged.plan.segments else None,
+    )
 
 
 def broken_constraint(cost: Cost, constraints: tuple[Constraint, ...]) -> str | None:

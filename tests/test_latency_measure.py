@@ -17,7 +17,7 @@ from nas.latency.measure import Variant, measure, measure_interleaved
 from nas.latency.prepared import Prepared
 from nas.latency.reference import reference_name
 from nas.latency.sampling import Samples
-from nas.latency.usual import usual_ms
+from nas.latency.usual import speeds
 from nas.networks.quantized import QuantizedNetwork, quantize
 from tests.lanes import is_free
 
@@ -279,4 +279,4 @@ def test_the_usual_reading_is_that_of_all_processes(scripted, lane):
     for taken in (1.0, 1.01, 1.02):
         measured, _ = scripted([((taken, taken),) * 8, CALM])
     assert measured.scale == pytest.approx(1.005 / 1.02)
-    assert usual_ms(lane.folder, reference_name(LatencyConfig(), "cpu")) == 1.01
+    assert speeds(lane.folder, reference_name(LatencyConfig(), "cpu")).usual_ms == 1.01

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.config import LatencyConfig
-from nas.latency.backends import LATENCY_BACKENDS, cuda_options
+from nas.latency.backends import LATENCY_BACKENDS, backend_for
 from nas.latency.conditions import Conditions, conditions, instrument
 from nas.latency.memory import LatencyMemory
 from tests.helpers import reading
@@ -158,9 +158,13 @@ def test_conditions_hold_all_that_was_configured():
 
 def test_how_a_gpu_is_used_is_a_condition():
     ways = [LatencyConfig(cuda_graphs=graphs, flush_l2=flush) for graphs in (True, False) for flush in (True, False)]
-    assert len({cuda_options(way, "cuda:0") for way in ways}) == len(ways)
-    assert {cuda_options(way, "cpu") for way in ways} == {""}
-    assert cuda_options(LatencyConfig(backend="table", flush_l2=True), "cuda:0") == ""  # which does not heed it
+
+    def options(way, device):
+        return backend_for(way, device)[1].options(way, device)
+
+    assert len({options(way, "cuda:0") for way in ways}) == len(ways)
+    assert {options(way, "cpu") for way in ways} == {""}
+    assert options(LatencyConfig(backend="table", flush_l2=True), "cuda:0") == ""  # which does not heed it
 
 
 # --- the file

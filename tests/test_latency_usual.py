@@ -1,23 +1,23 @@
 import pytest
 
-from nas.latency.usual import LATEST, note_reading, usual_ms
+from nas.latency.usual import LATEST, note_reading, speeds
 
 
 def noted(folder, *readings, device="a"):
     for each in readings:
         note_reading(folder, device, each)
-    return usual_ms(folder, device)
+    return speeds(folder, device).usual_ms
 
 
 def test_nothing_is_usual_without_a_reading(tmp_path):
-    assert usual_ms(tmp_path, "a") is None
-    assert usual_ms(tmp_path / "missing", "a") is None
+    assert speeds(tmp_path, "a").usual_ms is None
+    assert speeds(tmp_path / "missing", "a").usual_ms is None
 
 
 def test_the_median_of_a_devices_readings_is_usual(tmp_path):
     assert noted(tmp_path, 1.0, 5.0, 2.0) == 2.0
     assert noted(tmp_path, 7.0, device="b") == 7.0
-    assert usual_ms(tmp_path, "a") == 2.0
+    assert speeds(tmp_path, "a").usual_ms == 2.0
 
 
 def test_one_reading_that_is_off_does_not_move_it(tmp_path):
@@ -34,6 +34,6 @@ def test_lines_that_are_no_readings_are_passed_over(tmp_path, foreign):
     (file,) = tmp_path.iterdir()
     with file.open("ab") as lines:
         lines.write(foreign)
-    assert usual_ms(tmp_path, "a") in (1.0, 1.25, None)
+    assert speeds(tmp_path, "a").usual_ms in (1.0, 1.25, None)
     note_reading(tmp_path, "a", 1.0)  # whatever was torn swallows this line at most
     assert noted(tmp_path, *[1.0] * LATEST) == 1.0

@@ -60,6 +60,11 @@ class LatencyBackend:
             # From a distribution of another name (onnxruntime-gpu); to look through all of them takes .2 s.
             return importlib.metadata.version(importlib.metadata.packages_distributions()[self.package][0])
 
+    def options(self, config: LatencyConfig, device: str) -> str:
+        """The options that decide a latency on a GPU, in words; nothing on the CPU."""
+        heeded = self.cuda_options if device != "cpu" else ()
+        return "".join(f" {name}" for name in heeded if getattr(config, name))
+
 
 LATENCY_BACKENDS: dict[str, LatencyBackend] = {
     "torch": LatencyBackend(torch_eager, "torch", devices=("cpu", "cuda"), cuda_options=("cuda_graphs", "flush_l2")),
@@ -78,13 +83,6 @@ LATENCY_BACKENDS: dict[str, LatencyBackend] = {
     "tensorrt": LatencyBackend(tensorrt, "tensorrt", "tensorrt", devices=("cuda",), cuda_options=("flush_l2",)),
     "table": LatencyBackend(looked_up, "nas", devices=("cpu", "cuda")),
 }
-
-
-def cuda_options(config: LatencyConfig, device: str) -> str:
-    """The options that decide a latency on a GPU, in words; nothing on the CPU."""
-    _, backend = backend_for(config, device)
-    options = backend.cuda_options if device != "cpu" else ()
-    return "".join(f" {name}" for name in options if getattr(config, name))
 
 
 def backend_for(config: LatencyConfig, device: str) -> tuple[str, LatencyBackend]:

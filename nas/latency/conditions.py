@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from nas.config import LatencyConfig
-from nas.latency.backends import backend_for, cuda_options
+from nas.latency.backends import backend_for
 from nas.latency.machine import check_threads, device_named, fingerprint
 from nas.latency.measurement import Shape
 from nas.latency.table import table_of
@@ -64,7 +64,7 @@ def instrument(config: LatencyConfig, device: str) -> Instrument:
     where = device_named(device)
     name, backend = backend_for(config, where)
     check_threads(config.threads)
-    return Instrument(timed_device(config, where), f"{name} {backend.version}{cuda_options(config, where)}")
+    return Instrument(timed_device(config, where), f"{name} {backend.version}{backend.options(config, where)}")
 
 
 def conditions(

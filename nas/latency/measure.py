@@ -21,7 +21,7 @@ from nas.latency.measurement import LatencyMeasurement, Shape
 from nas.latency.prepared import TABLE, Prepared, fastest, not_supported
 from nas.latency.reference import batch_of_noise, reference, reference_name
 from nas.latency.sampling import FEWEST_ROUNDS, Samples, sample, warm_up
-from nas.latency.usual import last_ms, note_reading, usual_ms
+from nas.latency.usual import Speeds, note_reading, speeds
 from nas.networks.quantized import QuantizedNetwork, quantize
 
 MOST_ATTEMPTS = 2  # at a median that can be relied on: most disturbances are bursts, or go on for minutes
@@ -110,9 +110,10 @@ def measure_interleaved(
             return [_read_off(each) for each in ready]
         beside = stack.enter_context(reference(first, where))
         name = reference_name(first, where)
-        usual = reference_ms or usual_ms(place.folder, name)
-        speeds = _Speeds(usual, last_ms(place.folder, name))
-        last = _attempts(beside, [each.prepared for each in ready], first, (place, where), speeds)
+        known = speeds(place.folder, name)
+        usual = reference_ms or known.usual_ms
+        known = known._replace(usual_ms=usual)
+        last = _attempts(beside, [each.prepared for each in ready], first, (place, where), known)
     calm = last.reference
     if not _overloaded(last.load, first):
         note_reading(place.folder, name, calm.median_ms)
@@ -176,13 +177,6 @@ def _read_off(ready: _Ready) -> LatencyMeasurement:
     return replace(ready.unmeasured, samples=Samples(((ready.prepared.time_once(),),) * FEWEST_ROUNDS))
 
 
-class _Speeds(NamedTuple):
-    """What the reference network takes on a device: usually, and as it was last read."""
-
-    usual_ms: float | None
-    last_ms: float | None
-
-
 class _Attempt(NamedTuple):
     """Samples of the reference, and of each variant as it is run; why each is not to be relied on; load and seconds."""
 
@@ -195,7 +189,7 @@ class _Attempt(NamedTuple):
 
 
 def _attempts(
-    beside: Prepared, ready: list[Prepared], config: LatencyConfig, place: tuple[Lane, str], speeds: _Speeds
+    beside: Prepared, ready: list[Prepared], config: LatencyConfig, place: tuple[Lane, str], known: Speeds
 ) -> _Attempt:
     """The first attempt that leaves no doubt, or the last; with the seconds of all."""
     lane, device = place
@@ -213,12 +207,12 @@ def _attempts(
             end = cpu_time()
         spent_s += end.at - begin.at
         load = load_between(begin, end)
-        disturbance = _disturbance(calm, speeds, load, config)
+        disturbance = _disturbance(calm, known, load, config)
         doubts = [_imprecision(samples, config, limit_s) or disturbance for samples in taken]
         # With less than half the time left, another attempt would hardly be better.
         if not any(doubts) or 2 * spent_s > limit_s or attempt == MOST_ATTEMPTS:
             return _Attempt(calm, taken, ways, doubts, load, spent_s)
-        attempt, speeds = attempt + 1, speeds._replace(last_ms=calm.median_ms)
+        attempt, known = attempt + 1, known._replace(last_ms=calm.median_ms)
 
 
 def _imprecision(samples: Samples, config: LatencyConfig, limit_s: float) -> str:
@@ -230,7 +224,7 @@ def _imprecision(samples: Samples, config: LatencyConfig, limit_s: float) -> str
     return ""
 
 
-def _disturbance(reference: Samples, speeds: _Speeds, load: float | None, config: LatencyConfig) -> str:
+def _disturbance(reference: Samples, known: Speeds, load: float | None, config: LatencyConfig) -> str:
     """What was wrong with the machine meanwhile; nothing where all was quiet.
 
     A machine may be faster or slower than usual. As long as its speed is steady, which its last reading tells, the
@@ -238,7 +232,7 @@ def _disturbance(reference: Samples, speeds: _Speeds, load: float | None, config
     """
     if _overloaded(load, config):
         return f"other processes kept {load:.1f} of {cores()} cores busy"
-    now_ms, usual, last = reference.median_ms, speeds.usual_ms, speeds.last_ms
+    now_ms, usual, last = reference.median_ms, known.usual_ms, known.last_ms
     drift = now_ms / usual - 1 if usual else 0.0
     steady = last is not None and abs(now_ms / last - 1) <= config.tolerance
     if abs(drift) > (FAR_OFF if steady else config.tolerance):

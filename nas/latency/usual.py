@@ -12,21 +12,23 @@ import hashlib
 import os
 import statistics
 from pathlib import Path
+from typing import NamedTuple
 
 LATEST = 1000  # readings that count: of some searches, since a window of minutes would wander with the machine
 LONGEST_LINE = 32  # bytes
 
 
-def usual_ms(folder: Path, device: str) -> float | None:
-    """The median of the latest readings on a device (any words that tell devices apart), ms; None without any."""
-    readings = _readings(folder, device)
-    return statistics.median(readings) if readings else None
+class Speeds(NamedTuple):
+    """What the reference network takes on a device, ms: usually (the median of the latest readings), and lately."""
+
+    usual_ms: float | None
+    last_ms: float | None
 
 
-def last_ms(folder: Path, device: str) -> float | None:
-    """The last reading on a device, ms; None without any."""
+def speeds(folder: Path, device: str) -> Speeds:
+    """What was read on a device (any words that tell devices apart); None where nothing was."""
     readings = _readings(folder, device)
-    return readings[-1] if readings else None
+    return Speeds(statistics.median(readings), readings[-1]) if readings else Speeds(None, None)
 
 
 def _readings(folder: Path, device: str) -> list[float]:
