@@ -27,12 +27,12 @@ from torch.nn.functional import avg_pool2d
 
 from nas.architecture import Architecture
 from nas.blocks import Block, Classifier, Conv, Reduce
-from nas.config import TrainConfig
 from nas.cost import count
 from nas.data import ImageData, Images, load_data
 from nas.networks.builder import build
 from nas.networks.fading import FadingActivation
 from nas.networks.fusing import fuse
+from nas.recipes import TrainConfig
 from nas.training import evaluate, train
 
 NEVER = math.inf  # a fading activation with this share keeps lam 1

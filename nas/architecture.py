@@ -27,6 +27,8 @@ class Architecture:
         stem: the first blocks, usually one convolution.
         stages: groups of blocks, each group usually at one resolution.
         head: the last blocks; the very last is the classifier.
+        train: settings of its training (`nas.recipes.TrainConfig`) that belong to it, sorted by name; they count in
+            `arch_id` and leave no trace in the deploy form.
 
     Raises:
         ValueError: the last block is not a classifier, or another one is.
@@ -35,6 +37,7 @@ class Architecture:
     stem: tuple[Block, ...]
     stages: tuple[tuple[Block, ...], ...]
     head: tuple[Block, ...]
+    train: tuple[tuple[str, Value], ...] = ()
 
     def __post_init__(self) -> None:
         classifiers = [isinstance(block, Classifier) for block in self.blocks]

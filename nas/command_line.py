@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nas.config import SearchConfig, allowed_values, first_line, leaves, user_path, validate
+from nas.config import SearchConfig, first_line, user_path
+from nas.config_fields import allowed_values, leaves, path_of, validate
 
 ConfigT = TypeVar("ConfigT")
 
@@ -79,7 +80,10 @@ def given_keys(settings: Mapping[str, Any]) -> set[str]:
 
 def config_to_yaml(config: SearchConfig) -> str:
     """The configuration as YAML that `config=FILE` reads back."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    words = OmegaConf.to_container(OmegaConf.structured(config))
+    assert isinstance(words, dict)
+    beside = {f"data.{name}": value for name, value in words.pop("data_options").items()}  # `data` is a word itself
+    return OmegaConf.to_yaml(OmegaConf.create({**words, **beside}))
 
 
 def help_text() -> str:
@@ -167,7 +171,7 @@ def _merge(base: Any, flat: Mapping[str, Any], schema: type[Any]) -> Any:
             if isinstance(value, str) and (not value or "${" in value or value == "???"):
                 raise ValueError  # to OmegaConf, references and missing values
             nested: Any = list(value) if isinstance(value, tuple) else value
-            for part in reversed(key.split(".")):
+            for part in reversed(path_of(schema(), key)):
                 nested = {part: nested}
             base = OmegaConf.merge(base, nested)
         except (OmegaConfBaseException, ValueError, TypeError):

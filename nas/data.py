@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nas.config import first_line, user_path
 from nas.data_files import RawImages, read_folder, read_npz
+from nas.recipes import kind_of_data
 
 TEST_SHARE = 0.2  # of data that comes without a test set
 TEST_SEED = 0  # the test set must not change with the seed of a search
@@ -83,6 +84,11 @@ class ImageData:
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    @property
+    def kind(self) -> str:
+        """The kind of data, which decides the default recipe; see `nas.recipes`."""
+        return kind_of_data(len(self.train.y), min(self.input_shape[1:]))
 
     def normalize(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) as float32 of mean 0 and standard deviation 1 by channel."""

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from nas.architecture import Architecture
-from nas.config import LatencyConfig, TrainConfig, first_line
+from nas.config import LatencyConfig, first_line
 from nas.cost import count
 from nas.data import ImageData
 from nas.latency.conditions import Conditions, Instrument, conditions
@@ -35,6 +35,7 @@ from nas.networks.quantized import quantize
 from nas.networks.weights import load_weights
 from nas.objectives import Constraint
 from nas.reading import Cost, Reading, reading_from_dict
+from nas.recipes import TrainConfig, TrainOverrides, make_recipe
 from nas.training import Diverged, TimedOut, deadline, evaluate, train
 from nas.trial import Ended, EpochEnded, Event, Priced, Rung, Started, TrialState
 
@@ -50,7 +51,7 @@ class Job:
 
     Attributes:
         data: the images.
-        train: the recipe.
+        train: what is given of the recipe.
         latency: how latency is measured.
         constraints: upper limits on costs.
         device: "cpu" or "cuda": where networks are trained.
@@ -62,7 +63,7 @@ class Job:
     """
 
     data: ImageData
-    train: TrainConfig
+    train: TrainOverrides
     latency: LatencyConfig
     constraints: tuple[Constraint, ...]
     device: str
@@ -83,6 +84,10 @@ class Job:
         if self.weights is not None:
             load_weights(network, self.weights)
         return network.to(self.device)
+
+    def recipe(self, arch: Architecture) -> TrainConfig:
+        """How an architecture is trained."""
+        return make_recipe(self.data.kind, dict(arch.train), self.train)
 
     def on_device(self) -> Job:
         """The same job with the images that trials use on its device; test images stay where they are."""
@@ -187,7 +192,7 @@ def _judge(trial: int, arch: Architecture, job: Job, known: Known, keep: Keep, m
         return time.perf_counter() - start - waited, waited
 
     try:
-        for epoch in train(network, job.data, job.train, training_seed(job.seed, arch), between_steps):
+        for epoch in train(network, job.data, job.recipe(arch), training_seed(job.seed, arch), between_steps):
             loss, epochs = epoch.loss, epoch.number
             yield EpochEnded(trial, epochs, loss)
     except (Diverged, TimedOut) as error:

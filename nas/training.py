@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from nas.config import TrainConfig
 from nas.data import Augmentation, ImageData, Images
 from nas.networks.builder import Network
 from nas.networks.fading import fade
+from nas.recipes import TrainConfig
 
 
 class Diverged(ArithmeticError):

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from nas import search
-from nas.config import SearchConfig, leaves
+from nas.config import SearchConfig
+from nas.config_fields import leaves
 
 INLINE = ["space=tiny", "budget=2", "train.epochs=1", "trials.executor=inline"]
 

@@ -7,7 +7,7 @@ import pytest
 import nas
 from nas import search
 from nas.command_line import make_config, settings_from_words
-from nas.config import leaves
+from nas.config_fields import leaves
 from nas.latency.__main__ import main
 from nas.latency.backends import LATENCY_BACKENDS
 from nas.latency.conditions import conditions_from_dict

@@ -8,7 +8,7 @@ from torch import nn
 
 import nas
 from nas import pipeline
-from nas.config import LatencyConfig, TrainConfig
+from nas.config import LatencyConfig
 from nas.data import load_data
 from nas.latency.lane import Lane
 from nas.latency.meter import Meter
@@ -17,6 +17,7 @@ from nas.networks.merging import MERGE_COSTS, apply_merges, merge_plan
 from nas.objectives import Constraint
 from nas.pipeline import Job, Known, judge, known_from_dict, price
 from nas.reading import Reading
+from nas.recipes import TrainConfig, TrainOverrides
 from nas.training import Epoch
 from nas.trial import TrialState
 from tests.helpers import reading
@@ -35,7 +36,7 @@ def data():
 
 
 def job_of(data, merge="macs", constraints=(), **latency):
-    return Job(data, TrainConfig(epochs=2), LatencyConfig(**latency), tuple(constraints), "cpu", 0, merge)
+    return Job(data, TrainOverrides(epochs=2), LatencyConfig(**latency), tuple(constraints), "cpu", 0, merge)
 
 
 def told(data, job, known=None, latency_ms=1.0, folder=None, keep=None, arch=ARCH):

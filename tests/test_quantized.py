@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 import nas
-from nas.config import LatencyConfig, TrainConfig
+from nas.config import LatencyConfig
 from nas.data import load_data
 from nas.deploy import load_deployed
 from nas.networks.fusing import fuse
 from nas.networks.merging import apply_merges, conv_macs, plan_merges
 from nas.networks.quantized import QuantizedNetwork, quantize
 from nas.pipeline import Job
+from nas.recipes import TrainConfig, TrainOverrides
 from nas.store import RunStore
 from nas.training import evaluate, train
 from tests.searching import events_of, small_search
@@ -133,7 +134,7 @@ def run(tmp_path_factory):
 
 
 def job_of(data, dtype):
-    return Job(data, TrainConfig(), LatencyConfig(dtype=dtype), (), "cpu", 0, "macs")
+    return Job(data, TrainOverrides(), LatencyConfig(dtype=dtype), (), "cpu", 0, "macs")
 
 
 def test_the_accuracy_of_a_trial_is_that_of_its_quantized_network(run, data):

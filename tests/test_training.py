@@ -11,11 +11,11 @@ from torch import nn
 from nas import training
 from nas.architecture import architecture_from_dict
 from nas.blocks import Auxiliary, Reduce
-from nas.config import TrainConfig
 from nas.data import Augmentation, ImageData, Images
 from nas.networks.builder import build
 from nas.networks.fading import FadingActivation, fading
 from nas.networks.fusing import fuse
+from nas.recipes import TrainConfig
 from nas.training import Diverged, TimedOut, augment, batch_loss, deadline, evaluate, schedule, train
 
 TINY = architecture_from_dict(

@@ -14,7 +14,8 @@ from rich.table import Table
 from torch import nn
 
 from nas.architecture import Architecture
-from nas.config import CalibrateConfig, LayersConfig, MeasureConfig, SearchConfig, TargetConfig, leaves
+from nas.config import CalibrateConfig, LayersConfig, MeasureConfig, SearchConfig, TargetConfig
+from nas.config_fields import leaves
 from nas.data import load_data
 from nas.latency.calibrate import calibrate, distinct, report
 from nas.latency.conditions import conditions, instrument

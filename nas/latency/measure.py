@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from nas.config import LatencyConfig, validate
+from nas.config import LatencyConfig
+from nas.config_fields import validate
 from nas.latency.backends import backend_for
 from nas.latency.conditions import timed_device
 from nas.latency.lane import Lane

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from nas.command_line import given_keys, make_config
-from nas.config import LatencyConfig, SearchConfig, leaves, seconds, user_path
+from nas.config import LatencyConfig, SearchConfig, seconds, user_path
+from nas.config_fields import leaves
 from nas.data import DATASETS, load_data
 from nas.objectives import get_objectives
 from nas.pipeline import Job
