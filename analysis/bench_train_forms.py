@@ -33,7 +33,8 @@ from nas.networks.builder import build
 from nas.networks.fading import FadingActivation
 from nas.networks.fusing import fuse
 from nas.recipes import TrainConfig
-from nas.training import evaluate, train
+from nas.training.evaluation import evaluate
+from nas.training.loop import Training
 
 NEVER = math.inf  # a fading activation with this share keeps lam 1
 
@@ -116,7 +117,8 @@ def trained(form: str, data: ImageData, epochs: int, seed: int, learning_rate: f
             if isinstance(module, FadingActivation):
                 module.fade_share = NEVER
     start = time.perf_counter()
-    for _ in train(network, data, TrainConfig(epochs=epochs, learning_rate=learning_rate), seed, lambda: None):
+    recipe = TrainConfig(epochs=epochs, learning_rate=learning_rate)
+    for _ in Training(network, data, recipe, seed, lambda: None).epochs():
         pass
     seconds = time.perf_counter() - start
     shipped = network if form == "kept_x4" else fuse(network)
@@ -127,9 +129,8 @@ def trained(form: str, data: ImageData, epochs: int, seed: int, learning_rate: f
 def ridge(data: ImageData, seed: int) -> Row:
     """Ridge regression on the normalized pixels: what a linear map of the image can do."""
     start = time.perf_counter()
-    train_x, val_x, test_x = (
-        data.normalize(images.x).flatten(1).numpy() for images in (data.train, data.validation, data.test)
-    )
+    parts = data.train, data.validation, data.test
+    train_x, val_x, test_x = (data.normalize(part.spread(len(part))).flatten(1).numpy() for part in parts)
     fitted = RidgeClassifier(alpha=train_x.shape[1]).fit(train_x, data.train.y.numpy())
     validation = float(fitted.score(val_x, data.validation.y.numpy()))
     test = float(fitted.score(test_x, data.test.y.numpy()))
@@ -145,8 +146,10 @@ def shrunk(data: ImageData, images: int, factor: int, seed: int) -> ImageData:
         return Images(avg_pool2d(given.x.float(), factor) if factor > 1 else given.x, given.y)
 
     order = torch.randperm(len(data.train.y), generator=torch.Generator().manual_seed(seed))[:images]
+    assert isinstance(data.train, Images)
     part = Images(data.train.x[order], data.train.y[order])
     augmentation = replace(data.augmentation, shift=data.augmentation.shift // factor)
+    assert isinstance(data.validation, Images) and isinstance(data.test, Images)
     validation, test = pooled(data.validation), pooled(data.test)
     return replace(data, train=pooled(part), validation=validation, test=test, augmentation=augmentation)
 

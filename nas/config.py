@@ -206,7 +206,7 @@ def user_path(key: str, text: str | Path) -> Path:
     return path
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its type where it has none; without the path, which the reader is told."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

@@ -33,11 +33,20 @@ class ExportFailed(RuntimeError):
 
 def save_weights(network: nn.Module, merges: MergePlan, file: Path) -> None:
     """Writes a merged network's weights and how it was merged as safetensors, at once: no reader sees half a file."""
+    _save_state(network, file, {MERGES: merges.to_json()})
+
+
+def _save_state(network: nn.Module, file: Path, metadata: dict[str, str] | None = None) -> None:
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    save_file(state, draft, metadata={MERGES: merges.to_json()})
+    save_file(state, draft, metadata=metadata)
     draft.chmod(0o644)  # safetensors gives it to its owner alone
     draft.replace(file)
+
+
+def keep_deployed(trained: nn.Module, deployed: nn.Module, merges: MergePlan, file: Path) -> None:
+    """Keeps of a judged network what ships."""
+    save_weights(deployed, merges, file)
 
 
 def load_deployed(
@@ -61,7 +70,10 @@ def load_deployed(
 
 @dataclass(frozen=True)
 class Model:
-    """A fused and merged network, what ships of it (itself, or its quantized form), and what has to be told of it."""
+    """A fused and merged network, what ships of it (itself, or its quantized form), and what has to be told of it.
+
+    `trained` is its train form, where that is to be kept.
+    """
 
     architecture: Architecture
     network: nn.Module
@@ -69,6 +81,7 @@ class Model:
     merges: MergePlan
     data: ImageData
     metrics: dict[str, Any]
+    trained: nn.Module | None = None
 
 
 def export_model(model: Model, directory: Path) -> None:
@@ -85,6 +98,8 @@ def export_model(model: Model, directory: Path) -> None:
     try:
         (draft / "architecture.json").write_text(model.architecture.to_json() + "\n", encoding="utf-8")
         save_weights(model.network, model.merges, draft / "model.safetensors")
+        if model.trained is not None:
+            _save_state(model.trained, draft / "train.safetensors")
         (draft / "model.onnx").write_bytes(shipped_bytes(model.shipped, model.data.input_shape))
         difference = _verify_onnx(model.shipped, model.data, draft / "model.onnx")
         metrics = {
@@ -118,8 +133,8 @@ def _verify_onnx(shipped: nn.Module, data: ImageData, file: Path) -> float:
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     largest = difference = 0.0
-    for x in data.test.x.cpu().split(1000):
-        images = data.normalize(x)
+    for batch in data.test.batches(1000):
+        images = data.normalize(batch.x.cpu())
         with torch.inference_mode():
             expected = shipped(images).cpu().numpy()
         given = np.asarray(session.run(["logits"], {"images": images.numpy()})[0])

@@ -171,6 +171,10 @@ class RunStore:
         """Where the weights of a trial's fused network are."""
         return self.path / "weights" / f"{trial}.safetensors"
 
+    def checkpoint_file(self, trial: int) -> Path:
+        """Where a trial's training is written down while it lasts."""
+        return self.path / "checkpoints" / f"{trial}.safetensors"
+
     def model_dir(self, trial: int) -> Path:
         """Where a network of the front is exported to."""
         return self.path / "models" / str(trial)

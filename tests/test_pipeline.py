@@ -15,10 +15,12 @@ from nas.latency.meter import Meter
 from nas.networks.fading import fade
 from nas.networks.merging import MERGE_COSTS, apply_merges, merge_plan
 from nas.objectives import Constraint
-from nas.pipeline import Job, Known, judge, known_from_dict, price
+from nas.job import Job
+from nas.pipeline import Known, judge, known_from_dict, price
 from nas.reading import Reading
 from nas.recipes import TrainConfig, TrainOverrides
-from nas.training import Epoch
+from nas.training.evaluation import evaluate
+from nas.training.loop import Epoch
 from nas.trial import TrialState
 from tests.helpers import reading
 from tests.lanes import is_free
@@ -43,7 +45,7 @@ def told(data, job, known=None, latency_ms=1.0, folder=None, keep=None, arch=ARC
     """The events of a trial, and what it had measured."""
     asked = Scripted(lambda network: latency_ms)
     meter = Meter(job.latency, data.input_shape, "cpu", Lane("cpu", folder=folder), node=asked)
-    return judge(7, arch, job, known or Known(), keep or (lambda network, plan: None), meter), asked
+    return judge(7, arch, job, known or Known(), keep or (lambda *kept: None), meter), asked
 
 
 @pytest.fixture
@@ -51,15 +53,16 @@ def quick_training(monkeypatch):
     """Trainings of two epochs that take no step; returns what they call in between."""
     between = []
 
-    def train(network, data, config, seed, between_steps):
-        fade(network.eval(), 1.0)
+    def epochs(training):
+        fade(training.shipped.eval(), 1.0)
         for number in (1, 2):
             for call in between:
                 call()
-            between_steps()
+            training._between_steps()
+            training.done = number
             yield Epoch(number, 0.5)
 
-    monkeypatch.setattr(pipeline, "train", train)
+    monkeypatch.setattr("nas.training.loop.Training.epochs", epochs)
     return between
 
 
@@ -77,8 +80,7 @@ def test_a_trial_is_in_the_lane_while_it_works_and_not_between_its_events(data, 
         return see
 
     quick_training.append(seen("training"))
-    evaluate = pipeline.evaluate
-    monkeypatch.setattr(pipeline, "evaluate", lambda *args, **more: seen("evaluating")() or evaluate(*args, **more))
+    monkeypatch.setattr("nas.job.evaluate", lambda *args, **more: seen("evaluating")() or evaluate(*args, **more))
     monkeypatch.setattr(pipeline, "count", lambda *args: seen("counting")() or (1, 1))
     events, asked = told(data, job_of(data), folder=tmp_path, keep=seen("keeping"))
     kinds = []
@@ -127,7 +129,7 @@ def test_what_was_waited_for_others_is_told_apart(data, tmp_path, monkeypatch, q
 
     monkeypatch.setattr(Lane, "__init__", init)
     clock = type("Clock", (), {"perf_counter": staticmethod(lambda: 2.0 * lanes[0].waited_s + 5)})
-    monkeypatch.setattr(pipeline, "time", clock)
+    monkeypatch.setattr("nas.training.checkpoint.time", clock)
     *_, ended = told(data, job_of(data), folder=tmp_path)[0]
     assert ended.waited_s == pytest.approx(200, abs=50)
     assert ended.train_s == pytest.approx(ended.waited_s)

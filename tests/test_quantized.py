@@ -18,10 +18,11 @@ from nas.deploy import load_deployed
 from nas.networks.fusing import fuse
 from nas.networks.merging import apply_merges, conv_macs, plan_merges
 from nas.networks.quantized import QuantizedNetwork, quantize
-from nas.pipeline import Job
+from nas.job import Job
 from nas.recipes import TrainConfig, TrainOverrides
 from nas.store import RunStore
-from nas.training import evaluate, train
+from nas.training.evaluation import evaluate
+from nas.training.loop import Training
 from tests.searching import events_of, small_search
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -45,7 +46,7 @@ def trained(data):
     architectures = [nas.load_space("tiny").sample(seed) for seed in range(12)]
     networks = [nas.build(each, num_classes=10, input_shape=SHAPE) for each in architectures]
     network = max(networks, key=lambda each: sum(p.numel() for p in each.parameters()))
-    for _ in train(network, data, TrainConfig(epochs=5, warmup_epochs=0), 0, lambda: None):
+    for _ in Training(network, data, TrainConfig(epochs=5, warmup_epochs=0), 0, lambda: None).epochs():
         pass
     return fuse(network)
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import analysis
 import nas
 from nas.data import load_data
-from nas.training import Diverged
+from nas.training.failures import Diverged
 from tests.searching import events_of, proposals_of, quick_latency, small_search
 
 ORDER = ["proposed", "priced", "started", "rung", "ended"]
@@ -161,7 +161,7 @@ def test_a_space_that_breaks_the_constraint_leaves_nothing_behind(tmp_path, cons
 def test_failed_trials_are_recorded_with_their_reason(tmp_path, monkeypatch):
     calls = iter(range(100))
 
-    def train(*args):
+    def train(training):
         number = next(calls)
         if number == 1:
             raise Diverged("diverged: the loss is nan in epoch 1")
@@ -169,9 +169,9 @@ def test_failed_trials_are_recorded_with_their_reason(tmp_path, monkeypatch):
             raise RuntimeError("out of\nmemory")
         return iter(())
 
-    monkeypatch.setattr("nas.pipeline.train", train)
+    monkeypatch.setattr("nas.training.loop.Training.epochs", train)
     monkeypatch.setattr("nas.pipeline.fuse", lambda network: network.eval())
-    monkeypatch.setattr("nas.pipeline.evaluate", lambda *args, **more: 0.5)
+    monkeypatch.setattr("nas.job.evaluate", lambda *args, **more: 0.5)
     monkeypatch.setattr("nas.tune.run.finish", lambda *args: None)
     run = small_search(tmp_path, budget=4)
     failed = run.trials.set_index("trial").loc[[1, 2]]

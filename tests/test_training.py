@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from nas import training
+from nas.training import failures, loop
 from nas.architecture import architecture_from_dict
 from nas.blocks import Auxiliary, Reduce
 from nas.data import Augmentation, ImageData, Images
@@ -16,7 +16,12 @@ from nas.networks.builder import build
 from nas.networks.fading import FadingActivation, fading
 from nas.networks.fusing import fuse
 from nas.recipes import TrainConfig
-from nas.training import Diverged, TimedOut, augment, batch_loss, deadline, evaluate, schedule, train
+from nas.training.augmentation import augment
+from nas.training.evaluation import evaluate
+from nas.training.failures import Diverged, TimedOut, deadline
+from nas.training.losses import Labels, Loss, with_auxiliary
+from nas.training.loop import Training
+from nas.training.optimizer import schedule, warm_cosine
 
 TINY = architecture_from_dict(
     {
@@ -26,6 +31,7 @@ TINY = architecture_from_dict(
         "head": [{"block": "classifier"}],
     }
 )
+AS_SUITS = TrainConfig()
 PLAIN = TrainConfig(epochs=2, batch_size=16, augment=False)
 
 
@@ -77,7 +83,7 @@ def never():
 
 
 def run(model, data, config=PLAIN, seed=0, check_time=never):
-    return list(train(model, data, config, seed, check_time))
+    return list(Training(model, data, config, seed, check_time).epochs())
 
 
 def equal_states(first, second):
@@ -140,15 +146,16 @@ def test_auxiliary_losses_are_added_with_their_weights_and_leave_the_deploy_form
     model = build(arch, num_classes=3, input_shape=(1, 8, 8), form="train")
     x, y = torch.randn(6, 1, 8, 8), torch.arange(6) % 3
     model.eval()  # batch statistics would be those of two passes
-    logits, auxiliary = model.with_auxiliary(x)
+    logits, auxiliary = with_auxiliary(model, x)
     assert torch.equal(logits, model(x))
     assert [weight for weight, _ in auxiliary] == [0.3, 0.5]
     losses = [
         nn.functional.cross_entropy(each, y, label_smoothing=0.1) for each in (logits, *(a for _, a in auxiliary))
     ]
     expected = losses[0] + 0.3 * losses[1] + 0.5 * losses[2]
-    assert batch_loss(model, x, y, 0.1).item() == pytest.approx(expected.item(), rel=1e-6)
-    batch_loss(model, x, y, 0.1).backward()
+    loss = Loss(TrainConfig(label_smoothing=0.1), (2, 2, 2), "cpu")(model, x, Labels(y))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     run(model, stripe_data(32))
     assert len(list(fuse(model).parameters())) == 2 * 4
@@ -161,21 +168,21 @@ def test_auxiliary_losses_are_added_with_their_weights_and_leave_the_deploy_form
 
 
 def test_the_schedule_warms_up_in_equal_steps_and_then_falls_to_0():
-    values = [schedule(step, 100, 9) for step in range(100)]
+    values = [warm_cosine(step, 100, 9) for step in range(100)]
     assert values[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
     assert all(after < before for before, after in itertools.pairwise(values[9:]))
     assert 0 < values[-1] < 0.001
 
 
 def test_the_schedule_without_warm_up_starts_at_its_peak():
-    assert [schedule(step, 4, 0) for step in range(4)] == pytest.approx(
+    assert [warm_cosine(step, 4, 0) for step in range(4)] == pytest.approx(
         [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]
     )
 
 
 @given(st.integers(1, 200), st.floats(0, 1))
 def test_the_schedule_stays_above_0_and_at_most_1(total, share):
-    values = [schedule(step, total, share * total / 2) for step in range(total)]
+    values = [warm_cosine(step, total, share * total / 2) for step in range(total)]
     assert all(0 < value <= 1 for value in values)
 
 
@@ -207,7 +214,7 @@ def test_the_optimizer_follows_the_schedule(monkeypatch, name):
     run(network(), stripe_data(96), config)
     assert len(recorder.steps) == 16
     for step, rates in enumerate(recorder.steps):
-        assert rates == pytest.approx([0.02 * schedule(step, 16, 4)] * len(rates))
+        assert rates == pytest.approx([0.02 * schedule(step, 16, config)] * len(rates))
 
 
 def test_warm_up_is_at_most_half_of_a_training(monkeypatch):
@@ -215,7 +222,7 @@ def test_warm_up_is_at_most_half_of_a_training(monkeypatch):
     monkeypatch.setattr(torch.optim, "AdamW", recorder.kind)
     run(network(), stripe_data(96), TrainConfig(epochs=2, batch_size=24, learning_rate=1.0, warmup_epochs=50))
     rates = [step[0] for step in recorder.steps]
-    assert rates == pytest.approx([schedule(step, 8, 4) for step in range(8)])
+    assert rates == pytest.approx([warm_cosine(step, 8, 4) for step in range(8)])
     assert rates.index(max(rates)) == 4
 
 
@@ -261,7 +268,7 @@ def noise(n=5, channels=3, height=8, width=6, dtype=torch.uint8):
 def test_augment_keeps_shape_and_type_and_leaves_its_argument_alone(shift, flip, dtype):
     x = noise(dtype=dtype)
     before = x.clone()
-    changed = augment(x, Augmentation(shift, flip), generator())
+    changed = augment(x, AS_SUITS, Augmentation(shift, flip), generator())
     assert changed.shape == x.shape
     assert changed.dtype == dtype
     assert torch.equal(x, before)
@@ -269,12 +276,12 @@ def test_augment_keeps_shape_and_type_and_leaves_its_argument_alone(shift, flip,
 
 def test_augment_without_shift_and_flip_is_the_identity():
     x = noise()
-    assert torch.equal(augment(x, Augmentation(0, False), generator()), x)
+    assert torch.equal(augment(x, AS_SUITS, Augmentation(0, False), generator()), x)
 
 
 def test_augment_is_decided_by_its_generator():
     x, how = noise(50), Augmentation(2, True)
-    first, again, other = (augment(x, how, generator(seed)) for seed in (1, 1, 2))
+    first, again, other = (augment(x, AS_SUITS, how, generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -282,7 +289,7 @@ def test_augment_is_decided_by_its_generator():
 def test_augment_shifts_each_image_by_up_to_shift_pixels_in_every_direction():
     x = torch.zeros(600, 2, 9, 9, dtype=torch.uint8)
     x[:, :, 4, 3] = 200
-    moved = augment(x, Augmentation(2, False), generator())
+    moved = augment(x, AS_SUITS, Augmentation(2, False), generator())
     assert torch.equal(moved[:, 0], moved[:, 1])
     assert (moved[:, 0].flatten(1) > 0).sum(1).eq(1).all()
     places = {(image, row - 4, column - 3) for image, row, column in torch.nonzero(moved[:, 0]).tolist()}
@@ -290,21 +297,21 @@ def test_augment_shifts_each_image_by_up_to_shift_pixels_in_every_direction():
     assert {place[1:] for place in places} == {(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)}
 
 
-def test_augment_repeats_the_edges_of_a_shifted_image():
+def test_augment_reflects_the_edges_of_a_shifted_image():
     x = torch.arange(1, 7, dtype=torch.uint8).expand(200, 1, 5, 6).contiguous()
-    rows = {tuple(row) for row in augment(x, Augmentation(2, False), generator()).flatten(0, 2).tolist()}
+    rows = {tuple(row) for row in augment(x, AS_SUITS, Augmentation(2, False), generator()).flatten(0, 2).tolist()}
     assert rows == {
-        (1, 1, 1, 2, 3, 4),
-        (1, 1, 2, 3, 4, 5),
+        (3, 2, 1, 2, 3, 4),
+        (2, 1, 2, 3, 4, 5),
         (1, 2, 3, 4, 5, 6),
-        (2, 3, 4, 5, 6, 6),
-        (3, 4, 5, 6, 6, 6),
+        (2, 3, 4, 5, 6, 5),
+        (3, 4, 5, 6, 5, 4),
     }
 
 
 def test_augment_mirrors_about_half_of_the_images_left_to_right():
     image = torch.arange(12, dtype=torch.float32).reshape(1, 3, 4)
-    changed = augment(image.expand(400, 1, 3, 4), Augmentation(0, True), generator())
+    changed = augment(image.expand(400, 1, 3, 4), AS_SUITS, Augmentation(0, True), generator())
     kept = [torch.equal(each, image) for each in changed]
     mirrored = [torch.equal(each, image.flip(2)) for each in changed]
     assert sum(kept) + sum(mirrored) == 400
@@ -314,13 +321,13 @@ def test_augment_mirrors_about_half_of_the_images_left_to_right():
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (1, 8)])
 def test_augment_of_images_smaller_than_the_shift(height, width):
     x = noise(height=height, width=width)
-    assert augment(x, Augmentation(4, True), generator()).shape == x.shape
+    assert augment(x, AS_SUITS, Augmentation(4, True), generator()).shape == x.shape
 
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_training_augments_only_where_it_is_asked_to(monkeypatch, wanted):
     calls = []
-    monkeypatch.setattr(training, "augment", lambda x, how, _: calls.append(how) or x)
+    monkeypatch.setattr(loop, "augment", lambda x, recipe, how, _: calls.append(how) or x)
     how = Augmentation(1, True)
     run(network(), stripe_data(32, how), dataclasses.replace(PLAIN, epochs=1, augment=wanted))
     assert calls == ([how] * 2 if wanted else [])
@@ -375,7 +382,7 @@ def test_training_leaves_the_images_alone():
 
 def test_every_epoch_is_yielded_when_it_is_over_and_in_eval_mode():
     model, data = network(), stripe_data(32)
-    epochs = train(model, data, dataclasses.replace(PLAIN, epochs=3), 0, never)
+    epochs = Training(model, data, dataclasses.replace(PLAIN, epochs=3), 0, never).epochs()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert next(epochs).number == 1
     assert not model.training
@@ -456,7 +463,7 @@ class Clock:
 
 def test_a_deadline_raises_once_its_time_is_over(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(failures, "time", clock)
     check, endless = deadline(5), deadline(None)
     clock.now = 1004.9
     check()
@@ -469,7 +476,7 @@ def test_a_deadline_raises_once_its_time_is_over(monkeypatch):
 
 def test_a_deadline_ends_a_training_between_steps(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(failures, "time", clock)
     check, steps = deadline(10), []
 
     def tick():
@@ -497,8 +504,8 @@ def test_accuracy_counts_every_image_once(batch_size):
     x = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3.0]).reshape(8, 1, 1, 1)
     images = Images(x, torch.tensor([0, 1, 2, 3, 3, 2, 2, 0]))
     data = ImageData("readout", images, images, images, ("a", "b", "c", "d"), (0.0,), (1.0,), Augmentation(0, False))
-    assert evaluate(Readout(), data, images, batch_size) == 5 / 8
-    assert evaluate(Readout(), data, Images(x, images.y.roll(1)), batch_size) == 2 / 8
+    assert evaluate(Readout(), data, images, batch_size=batch_size) == 5 / 8
+    assert evaluate(Readout(), data, Images(x, images.y.roll(1)), batch_size=batch_size) == 2 / 8
 
 
 def test_evaluating_normalizes_as_training_does():
@@ -511,6 +518,6 @@ def test_evaluating_changes_nothing():
     model, data = network(), stripe_data(32)
     run(model, data)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    accuracies = {evaluate(model, data, data.validation, size) for size in (7, 99, 1000)}
+    accuracies = {evaluate(model, data, data.validation, batch_size=size) for size in (7, 99, 1000)}
     assert len(accuracies) == 1
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())

@@ -47,6 +47,8 @@ def check_feasible(space: SearchSpace, job: Job, meter: Meter) -> None:
                 if option == choices.get(name):
                     continue
                 changed = _with(space, choices, name, option)
+                if space.architecture(changed).deploy_id == space.architecture(choices).deploy_id:
+                    continue  # what only its training feels costs the same
                 new_cost, new_excess = _probe(space.architecture(changed), job, meter, timed)
                 probes += 1
                 if new_excess < excess:

@@ -10,16 +10,15 @@ import torch
 
 from nas.config import SearchConfig, first_line
 from nas.deploy import Model, export_model, load_deployed
+from nas.job import Job
 from nas.latency.conditions import Conditions
 from nas.latency.lane import Lane
 from nas.latency.memory import LatencyMemory
 from nas.latency.meter import Meter, reading_of
 from nas.networks.merging import MergePlan
-from nas.pipeline import Job
 from nas.reading import Reading
 from nas.results import front_of, make_constraints, write_results
 from nas.store import RunStore
-from nas.training import evaluate
 from nas.trial import Remeasured, Tested, TrialRecord
 from nas.tune.plan import Plan
 
@@ -100,8 +99,7 @@ def _test(store: RunStore, job: Job, front: list[TrialRecord], lane: Lane) -> No
     """Evaluates the final front on test data; a network that was tested before is not tested again."""
     for record in front:
         if record.test_accuracy is None:
-            shipped = job.shipped(_network(store, job, record)[0])
-            accuracy = evaluate(shipped, job.data, job.data.test, between_batches=lane.breathe)
+            accuracy = job.judged(_network(store, job, record)[0], job.data.test, lane.breathe)
             store.append(Tested(record.trial, accuracy))
 
 
@@ -120,28 +118,8 @@ def _export(store: RunStore, job: Job, measured: tuple[Lane, Conditions], front:
         network, merges = _network(store, job, record)
         try:
             model = Model(
-                record.architecture, network, job.shipped(network), merges, job.data, _metrics(record, job, where)
+                record.architecture, network, job.shipped(network), merges, job.data, job.metrics(record, where)
             )
             export_model(model, store.model_dir(record.trial))
         except Exception as error:  # whatever an exporter or a runtime raises, the other networks are exported
             say(f"trial {record.trial} is not exported: {error}")
-
-
-def _metrics(record: TrialRecord, job: Job, where: Conditions) -> dict[str, object]:
-    assert record.cost is not None
-    return {
-        "trial": record.trial,
-        "arch_id": record.architecture.arch_id,
-        "deploy_id": record.architecture.deploy_id,
-        "data": job.data.name,
-        "val_accuracy": record.accuracy,
-        "test_accuracy": record.test_accuracy,
-        **record.costs,
-        "latency": {
-            **dataclasses.asdict(record.cost.latency),
-            "measured_in": dataclasses.asdict(where),
-            "of": dataclasses.asdict(job.latency),
-        },
-        "epochs": record.epochs,
-        "train_s": record.train_s,
-    }

@@ -7,9 +7,10 @@ from functools import partial
 import torch
 
 from nas.architecture import architecture_from_dict
-from nas.deploy import save_weights
+from nas.deploy import keep_deployed
 from nas.pipeline import judge
 from nas.store import RunStore
+from nas.training.checkpoint import Checkpoint
 from nas.tune.plan import Plan
 from nas.tune.search_state import SearchState
 
@@ -23,8 +24,10 @@ def run_inline(plan: Plan, state: SearchState, store: RunStore) -> None:
     try:
         while (assignment := state.next_trial()) is not None:
             trial, arch = assignment.trial, architecture_from_dict(assignment.architecture)
-            keep = partial(save_weights, file=store.weights_file(trial))
-            for event in judge(trial, arch, job, assignment.known, keep, meter):
+            keep = partial(keep_deployed, file=store.weights_file(trial))
+            for event in judge(
+                trial, arch, job, assignment.known, keep, meter, Checkpoint(store.checkpoint_file(trial))
+            ):
                 state.record(event)
                 if state.time_is_up:
                     break

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nas.command_line import given_keys, make_config
 from nas.config import LatencyConfig, SearchConfig, seconds, user_path
 from nas.config_fields import leaves
-from nas.data import DATASETS, load_data
+from nas.data import DATASETS
+from nas.job import Job, make_job
 from nas.objectives import get_objectives
-from nas.pipeline import Job
+from nas.plugins import import_plugins
 from nas.results import make_constraints
 from nas.samplers import make_sampler
 from nas.space import SearchSpace
 from nas.space_file import load_space, space_names
+from nas.space_train import check_given
 from nas.store import RunStore, check_new
 
 # What may differ when a run is resumed; everything else would mix two searches in one run.
@@ -71,9 +71,9 @@ def make_plan(settings: Mapping[str, Any]) -> Plan:
     """The plan of a search's settings (see `nas.command_line.make_config`).
 
     Raises:
-        ValueError: a setting, space, data set or run that cannot be.
+        ValueError: a plugin, setting, space, data set or run that cannot be.
     """
-    config = _resumed(settings) if make_config(settings).resume else _anchored(make_config(settings))
+    config = _resumed(settings) if make_config(settings).resume else _begun(settings)
     time_budget_s = seconds("time_budget", config.time_budget)
     timeout_s = seconds("trials.timeout", config.trials.timeout)
     get_objectives(config.objectives)
@@ -81,20 +81,24 @@ def make_plan(settings: Mapping[str, Any]) -> Plan:
     name = config.run or time.strftime("%Y-%m-%d_%H-%M-%S")
     if not config.resume:
         check_new(Path(config.runs_dir), name)
-    device = _device(config)
     space = load_space(config.space)
+    check_given(config.train, space.train, space.name)
     store = _store_to_continue(config, space) if config.resume else None
-    data = load_data(config.data, config.data_root, config.val_share, config.seed)
-    constraints = make_constraints(config.constraints)
-    weights = Path(config.weights) if config.weights else None
-    job = Job(data, config.train, config.latency, constraints, device, config.seed, config.merge, timeout_s, weights)
-    if weights is not None:
+    job = make_job(config, make_constraints(config.constraints), timeout_s)
+    if job.weights is not None:
         _check_weights(job, space)
     if config.ray.address is None:  # else another machine may be the one that measures
         job.meter().instrument()
-    gpus = config.trials.gpus if config.trials.gpus is not None else float(device == "cuda")
+    gpus = config.trials.gpus if config.trials.gpus is not None else float(job.device == "cuda")
     threads = max(1, int(config.trials.cpus))
     return Plan(config, store, name, space, job, threads, gpus, time_budget_s)
+
+
+def _begun(settings: Mapping[str, Any]) -> SearchConfig:
+    """The configuration of a new run, its plugins imported: they may add what its other settings name."""
+    config = make_config(settings)
+    import_plugins(config.plugins)
+    return _anchored(config)
 
 
 def _anchored(config: SearchConfig) -> SearchConfig:
@@ -120,11 +124,13 @@ def _anchored_files(config: LatencyConfig) -> LatencyConfig:
 
 
 def _resumed(settings: Mapping[str, Any]) -> SearchConfig:
-    """The configuration of the run to resume, with what was given and may change taken over."""
-    asked = _anchored(make_config(settings))
+    """The configuration of the run to resume, its plugins imported, with what was given and may change taken over."""
+    asked = make_config(settings)
     if not asked.run:
         raise ValueError("resume=true needs run=NAME")
-    begun = RunStore.open(Path(asked.runs_dir) / asked.run).config()
+    begun = RunStore.open(user_path("runs_dir", asked.runs_dir).resolve() / asked.run).config()
+    import_plugins(begun.plugins)
+    asked = _anchored(asked)
     stored = {key: value for key, (_, value) in leaves(begun).items()}
     wanted = {key: value for key, (_, value) in leaves(asked).items() if key in given_keys(settings)}
     for key, value in wanted.items():
@@ -151,10 +157,3 @@ def _check_weights(job: Job, space: SearchSpace) -> None:
             f"space={space.name} has {space.size:,} encodings"
         )
     job.build(space.architecture({}))
-
-
-def _device(config: SearchConfig) -> str:
-    available = torch.cuda.is_available()
-    if config.device == "cuda" and not available:
-        raise ValueError("device=cuda is not allowed: no CUDA device is available; allowed: auto, cpu")
-    return "cuda" if available and config.device != "cpu" else "cpu"

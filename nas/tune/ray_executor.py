@@ -22,6 +22,7 @@ from nas.latency.conditions import Instrument, instrument
 from nas.latency.measure import Variant, measure_interleaved
 from nas.latency.measurement import LatencyMeasurement
 from nas.latency.meter import MeasuringNode
+from nas.plugins import import_path
 from nas.store import RunStore
 from nas.tune.plan import Plan
 from nas.tune.search_state import SearchState
@@ -192,9 +193,11 @@ def run_with_ray(node: MeasuringNode | None, plan: Plan, state: SearchState, sto
     trainable = tune.with_parameters(
         ArchitectureTrainable,
         job=plan.job,
-        weights_dir=str(store.path / "weights"),
+        run_dir=str(store.path),
         threads=plan.threads,
         node=node,
+        plugins=plan.config.plugins,
+        import_path=import_path(),
     )
     trainable = tune.with_resources(trainable, {"cpu": plan.config.trials.cpus, "gpu": plan.gpus_per_trial})
     tuner = tune.Tuner(
@@ -212,6 +215,8 @@ def run_with_ray(node: MeasuringNode | None, plan: Plan, state: SearchState, sto
             storage_path=str(store.path),
             callbacks=[EventCallback(state)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            # A trial whose worker is lost begins again, from its own last checkpoint (`nas.training.checkpoint`).
+            failure_config=tune.FailureConfig(max_failures=plan.config.trials.retries),
             verbose=0,
         ),
     )

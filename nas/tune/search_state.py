@@ -113,6 +113,7 @@ class SearchState:
         if isinstance(event, Ended):
             (record,) = records_of(events)
             del self._live[event.trial]
+            self._store.checkpoint_file(event.trial).unlink(missing_ok=True)
             self.records.append(record)
             self._study.tell(suggestion, record)
         self._watch(event, self)

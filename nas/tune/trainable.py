@@ -13,9 +13,13 @@ import torch
 from ray import tune
 
 from nas.architecture import architecture_from_json
-from nas.deploy import save_weights
+from nas.deploy import keep_deployed
+from nas.job import Job
 from nas.latency.meter import MeasuringNode
-from nas.pipeline import Job, judge, known_from_dict
+from nas.pipeline import judge, known_from_dict
+from nas.plugins import import_plugins
+from nas.store import RunStore
+from nas.training.checkpoint import Checkpoint
 from nas.trial import Ended, EpochEnded, Event, event_to_dict
 
 REPORT_EVERY_S = 2.0
@@ -29,13 +33,21 @@ class ArchitectureTrainable(tune.Trainable):
     """
 
     def setup(  # pyright: ignore[reportIncompatibleMethodOverride]  # Ray's with_parameters adds the rest
-        self, config: dict[str, Any], job: Job, weights_dir: str, threads: int, node: MeasuringNode | None
+        self,
+        config: dict[str, Any],
+        job: Job,
+        run_dir: str,
+        threads: int,
+        node: MeasuringNode | None,
+        plugins: list[str],
+        import_path: list[str],
     ) -> None:
         """Called once an actor: keeps the data where it is trained on, then begins the first trial."""
+        import_plugins(plugins, import_path)
         torch.set_num_threads(threads)
         self._job = job.on_device()
         self._meter = self._job.meter(node)
-        self._weights_dir = Path(weights_dir)
+        self._store = RunStore(Path(run_dir))
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -59,12 +71,12 @@ class ArchitectureTrainable(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         trial = int(config["trial"])
-        weights = self._weights_dir / f"{trial}.safetensors"
         self._events: Generator[Event, None, None] = judge(
             trial,
             architecture_from_json(config["architecture"]),
             self._job,
             known_from_dict(json.loads(config["known"])),
-            partial(save_weights, file=weights),
+            partial(keep_deployed, file=self._store.weights_file(trial)),
             self._meter,
+            Checkpoint(self._store.checkpoint_file(trial)),
         )

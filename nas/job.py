@@ -1,0 +1,190 @@
+"""Job: what all trainings of a search have in common, and what a single one is done with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas.architecture import Architecture
+from nas.config import JobConfig, LatencyConfig, user_path
+from nas.data import ImageData, ImageSet, load_data
+from nas.latency.conditions import Conditions, Instrument, conditions
+from nas.latency.lane import Lane
+from nas.latency.machine import device_named, lane_of
+from nas.latency.meter import MeasuringNode, Meter
+from nas.networks.builder import build
+from nas.networks.quantized import quantize
+from nas.networks.weights import load_weights
+from nas.objectives import Constraint
+from nas.recipes import TrainConfig, TrainOverrides, make_recipe
+from nas.regularized import with_dropout
+from nas.trained import load_teacher
+from nas.training.evaluation import evaluate
+from nas.training.precision import training_dtype
+from nas.trial import TrialRecord
+
+CALIBRATION_IMAGES = 256  # of the training data, for a quantized network's scales
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all trials of a search have in common.
+
+    Attributes:
+        data: the images.
+        train: what is given of the recipe.
+        latency: how latency is measured.
+        constraints: upper limits on costs.
+        device: "cpu" or "cuda": where networks are trained.
+        seed: of the search; with an architecture's id it decides the seed of its training.
+        merge: what runs of linear convolutions are merged to save (`MERGE_COSTS`, or latency).
+        timeout_s: longest time of a trial, seconds.
+        weights: file of weights that trainings start from.
+        timed_device: fingerprint of the device that latencies are of; None takes any.
+        metric: what accuracy is taken of (`nas.training.evaluation.METRICS`).
+        teacher: network that trainings distil from.
+    """
+
+    data: ImageData
+    train: TrainOverrides
+    latency: LatencyConfig
+    constraints: tuple[Constraint, ...]
+    device: str
+    seed: int
+    merge: str
+    timeout_s: float | None = None
+    weights: Path | None = None
+    timed_device: str | None = None
+    metric: str = "accuracy"
+    teacher: nn.Module | None = None
+
+    def build(self, arch: Architecture) -> nn.Module:
+        """The train form of an architecture for this job's images, on its device, as its training begins.
+
+        Raises:
+            ValueError: `weights` does not fit.
+        """
+        torch.manual_seed(training_seed(self.seed, arch))
+        recipe = self.recipe(arch)
+        regular = with_dropout(arch, recipe.dropout, recipe.drop_path)
+        network = build(regular, num_classes=self.data.num_classes, input_shape=self.data.input_shape, form="train")
+        if self.weights is not None:
+            load_weights(network, self.weights)
+        return network.to(self.device)
+
+    def recipe(self, arch: Architecture) -> TrainConfig:
+        """How an architecture is trained."""
+        return make_recipe(self.data.kind, dict(arch.train), self.train)
+
+    def on_device(self) -> Job:
+        """The same job with the images that trials use on its device; test images stay where they are."""
+        train, validation = self.data.train.to(self.device), self.data.validation.to(self.device)
+        teacher = None if self.teacher is None else self.teacher.to(self.device)
+        return replace(self, data=replace(self.data, train=train, validation=validation), teacher=teacher)
+
+    def meter(self, node: MeasuringNode | None = None) -> Meter:
+        """What measures for this job in this process, which takes part in the lanes of the devices that it loads.
+
+        Args:
+            node: measures instead of this machine; a table is read here all the same.
+
+        Raises:
+            ValueError: this machine is to measure on a device that it lacks.
+        """
+        node = None if self.latency.backend == "table" else node
+        asked = self.device if self.latency.device == "auto" else self.latency.device
+        lane = Lane("cpu", *([lane_of(device_named("cuda"))] if self.device == "cuda" else []))
+        device = asked if node else device_named(asked)
+        return Meter(self.latency, self.data.input_shape, device, lane, node, self.timed_device)
+
+    def conditions(self, using: Instrument) -> Conditions:
+        """Under which latencies of this job are measured."""
+        return conditions(self.latency, using, self.data.input_shape, self.data.num_classes, self.merge)
+
+    def shipped(self, deployed: nn.Module) -> nn.Module:
+        """What runs on the device instead of a fused and merged network: itself, or its quantized form."""
+        if self.latency.dtype != "int8":
+            return deployed
+        # From all over the training data, which may be in the order of its classes.
+        images = self.data.normalize(self.data.train.spread(CALIBRATION_IMAGES))
+        return quantize(deployed, images, self.latency.threads)
+
+    def judged(
+        self, deployed: nn.Module, images: ImageSet, between_batches: Callable[[], None] = lambda: None
+    ) -> float:
+        """The metric of a fused and merged network, as it ships, on validation or test images.
+
+        Raises:
+            Diverged: its outputs are not finite.
+        """
+        return evaluate(self.shipped(deployed), self.data, images, self.metric, between_batches=between_batches)
+
+    def metrics(self, record: TrialRecord, where: Conditions) -> dict[str, Any]:
+        """What has to be told of a judged network, JSON-ready; `where` is where its latency was measured."""
+        assert record.cost is not None
+        return {
+            "trial": record.trial,
+            "arch_id": record.architecture.arch_id,
+            "deploy_id": record.architecture.deploy_id,
+            "data": self.data.name,
+            "metric": self.metric,
+            "val_accuracy": record.accuracy,
+            "test_accuracy": record.test_accuracy,
+            **record.costs,
+            "latency": {
+                **asdict(record.cost.latency),
+                "measured_in": asdict(where),
+                "of": asdict(self.latency),
+            },
+            "epochs": record.epochs,
+            "train_s": record.train_s,
+            "recipe": asdict(self.recipe(record.architecture)),
+        }
+
+
+def make_job(config: JobConfig, constraints: tuple[Constraint, ...] = (), timeout_s: float | None = None) -> Job:
+    """The job of a configuration, with its data, and its teacher if it has one.
+
+    Raises:
+        ValueError: a data set, device, precision or teacher that cannot be.
+    """
+    device = _device(config)
+    training_dtype(config.train.precision or "auto", device)
+    data = load_data(config.data, config.data_root, config.val_share, config.seed, config.data_options)
+    given = config.train
+    if given.teacher_weights and not given.teacher:
+        raise ValueError(
+            f"train.teacher_weights={given.teacher_weights} needs train.teacher=zoo/NAME or torchvision/NAME"
+        )
+    teacher = load_teacher(given.teacher, given.teacher_weights, data) if given.teacher else None
+    weights = user_path("weights", config.weights).absolute() if config.weights else None
+    return Job(
+        data,
+        given,
+        config.latency,
+        constraints,
+        device,
+        config.seed,
+        config.merge,
+        timeout_s,
+        weights,
+        metric=config.metric,
+        teacher=teacher,
+    )
+
+
+def _device(config: JobConfig) -> str:
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise ValueError("device=cuda is not allowed: no CUDA device is available; allowed: auto, cpu")
+    return "cuda" if available and config.device != "cpu" else "cpu"
+
+
+def training_seed(seed: int, arch: Architecture) -> int:
+    """The seed of an architecture's training: the same in every run of one search seed, whatever its number."""
+    return (seed * 1_000_003 + int(arch.arch_id, 16)) % 2**31

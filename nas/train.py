@@ -1,0 +1,47 @@
+"""`python -m nas.train arch=... data=... out=DIR`: trains one architecture and leaves its files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from nas.command_line import exit_code, make, settings_from_words, table_of_keys
+from nas.config import TrainCommandConfig
+
+USAGE = """Trains one network, fuses it, and leaves both forms with their figures in a folder.
+
+    python -m nas.train arch=zoo/resnet20 data=cifar10 out=resnet20
+    python -m nas.train arch=runs/latest:12 data=digits train.epochs=60     # a trial of a run, for longer
+    python -m nas.train arch=reducenet seed=3 data=photos/ metric=macro_f1  # a sample of a space
+
+An interrupted training goes on where it was when the same command is given again.
+
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0, 1 if the training failed, 2 for bad input, 130 for Ctrl-C."""
+    words = sys.argv[1:] if words is None else list(words)
+    if not words or any(word in ("-h", "--help", "help") for word in words):
+        print(USAGE + table_of_keys(TrainCommandConfig()))
+        return 0
+    failures: list[str] = []
+
+    def act() -> None:
+        config = make(settings_from_words(words, TrainCommandConfig), TrainCommandConfig)
+        # Only now: --help and a mistyped key should not wait for torch.
+        from nas.train_one import TrainingFailed, train_one
+
+        try:
+            train_one(config)
+        except TrainingFailed as error:
+            failures.append(str(error))
+
+    code = exit_code("nas.train", act)
+    for failure in failures:
+        print(f"nas.train: {failure}", file=sys.stderr)
+    return 1 if failures else code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""The optimizer of a training, and its learning rate over the steps."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from nas.recipes import TrainConfig
+
+ONE_CYCLE_RISE = 0.3  # share of the steps until the peak, and what is divided off the peak at the start and the end:
+ONE_CYCLE_START, ONE_CYCLE_END = 25.0, 1e4  # the defaults of torch's OneCycleLR (arXiv:1708.07120)
+
+
+def make_optimizer(network: nn.Module, recipe: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW or Nesterov SGD; weight decay on matrices and kernels only, not on norms and biases."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, foreach=True)
+    momentum = recipe.momentum
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=momentum, nesterov=momentum > 0, foreach=True)
+
+
+def schedule(step: int, total: int, recipe: TrainConfig) -> float:
+    """Share of the peak learning rate at a step of `total`."""
+    if recipe.schedule == "one_cycle":
+        return one_cycle(step / max(1, total - 1))
+    return warm_cosine(step, total, min(recipe.warmup_epochs * total / recipe.epochs, total / 2))
+
+
+def warm_cosine(step: int, total: int, warmup: float) -> float:
+    """Linear warm-up over `warmup` steps, then a cosine to 0."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup))) / 2
+
+
+def one_cycle(progress: float) -> float:
+    """A cosine up for the first steps, another one down to almost nothing."""
+    if progress < ONE_CYCLE_RISE:
+        return _between(1 / ONE_CYCLE_START, 1.0, progress / ONE_CYCLE_RISE)
+    return _between(1.0, 1 / ONE_CYCLE_START / ONE_CYCLE_END, (progress - ONE_CYCLE_RISE) / (1 - ONE_CYCLE_RISE))
+
+
+def _between(begin: float, end: float, progress: float) -> float:
+    return end + (begin - end) * (1 + math.cos(math.pi * progress)) / 2
