@@ -1,40 +1,30 @@
-"""Data sets by name or path, split and held in memory as one tensor of images each."""
+"""Data sets by name or path, split in three, in memory or streamed from disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from nas.config import first_line, user_path
-from nas.data_files import RawImages, read_folder, read_npz
+from nas.config import DataConfig, first_line, user_path
+from nas.data_dataset import survey_datasets
+from nas.data_files import RawImages, read_npz
+from nas.data_folder import scan_folder
+from nas.data_images import Images, resized
+from nas.data_sets import DATASETS, DatasetSource, Source
+from nas.data_split import check_classes, stratified
+from nas.data_stream import Pictures, StreamedImages
 from nas.recipes import kind_of_data
 
 TEST_SHARE = 0.2  # of data that comes without a test set
 TEST_SEED = 0  # the test set must not change with the seed of a search
+SAMPLE = 2000  # images that tell mean and standard deviation of streamed ones
 
-
-@dataclass(frozen=True)
-class Images:
-    """Images with labels.
-
-    Attributes:
-        x: (N, C, H, W), uint8 or float32, in the units that they came in.
-        y: (N,), class numbers.
-    """
-
-    x: Tensor
-    y: Tensor
-
-    def to(self, device: str) -> Images:
-        """The same on another device."""
-        return Images(self.x.to(device), self.y.to(device))
+ImageSet: TypeAlias = Images | StreamedImages
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class ImageData:
 
     Attributes:
         name: what it was asked for as.
-        train: what networks learn from.
+        train: what networks learn from; in memory or streamed from disk, as the other parts.
         validation: what they are chosen by.
         test: touched once, for the networks of a final front.
         classes: names of the classes.
@@ -66,9 +56,9 @@ class ImageData:
     """
 
     name: str
-    train: Images
-    validation: Images
-    test: Images
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -77,8 +67,7 @@ class ImageData:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        _, channels, height, width = self.train.x.shape
-        return channels, height, width
+        return self.train.shape
 
     @property
     def num_classes(self) -> int:
@@ -86,9 +75,14 @@ class ImageData:
         return len(self.classes)
 
     @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Training images of each class."""
+        return tuple(torch.bincount(self.train.y, minlength=self.num_classes).tolist())
+
+    @property
     def kind(self) -> str:
         """The kind of data, which decides the default recipe; see `nas.recipes`."""
-        return kind_of_data(len(self.train.y), min(self.input_shape[1:]))
+        return kind_of_data(len(self.train), min(self.input_shape[1:]))
 
     def normalize(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) as float32 of mean 0 and standard deviation 1 by channel."""
@@ -98,120 +92,114 @@ class ImageData:
         return (x.float() - mean) / std
 
 
-def load_data(data: str, root: str, val_share: float, seed: int) -> ImageData:
-    """A data set by name, or from a folder with one folder a class, or from an `.npz` with `x` and `y`.
+def load_data(
+    data: str,
+    root: str,
+    val_share: float,
+    seed: int,
+    options: DataConfig = DataConfig(),  # noqa: B008 (it is frozen)
+) -> ImageData:
+    """A data set by name, or from a folder of pictures, or from an `.npz` with `x` and `y`.
 
-    The validation set is split off the training images, stratified by class, with `seed`. Folders and
-    `.npz` files have no test set of their own: a fifth of them, stratified, with a seed that is always 0.
+    A folder has one folder a class, or those in train/, val/ and test/; see `nas.data_folder.scan_folder`, also for
+    what mixed sizes and grey pictures become. A data set without validation images has `val_share` of its training
+    images split off, stratified by class, with `seed`; one without test images a fifth, with a seed that is always 0.
+
+    Folders, and the datasets of a `DatasetSource`, that take more than `options.resident_gb` as they are used are
+    streamed from disk. Other named data sets and `.npz` files are read whole in any case, and stay in memory.
+
+    Args:
+        data: name, folder or `.npz`; a name goes before a folder of that name.
+        root: where the files of named data sets are.
+        val_share: share of the training images, in (0, 1).
+        seed: of the validation set.
+        options: size of the images, and how they are read.
 
     Raises:
-        ValueError: an unknown name, a path that does not exist, files that cannot be read, one class only,
-            or classes with too few images to split.
+        ValueError: an unknown name, a path that does not exist, files that cannot be read, a plug-in's data set that
+            fails, one class only, or classes with too few images to split.
     """
     path = user_path("data", data)
     if data in DATASETS:
-        raw = DATASETS[data](user_path("data_root", root).resolve())
-    elif path.suffix == ".npz" or path.is_dir():
-        raw = _split_off_test(read_folder(path) if path.is_dir() else read_npz(path), data)
+        found = _named(data, user_path("data_root", root).resolve())
+        if isinstance(found, DatasetSource):
+            found = survey_datasets(data, found, options)
+    elif path.is_dir():
+        found = scan_folder(path, options)
+    elif path.suffix == ".npz":
+        found = _split_off_test(read_npz(path), data)
     else:
         known = ", ".join(DATASETS)
         raise ValueError(f"data={data} is neither a known data set nor an existing folder or .npz; known: {known}")
-    train, validation = _stratified(raw.x, raw.y, raw.classes, val_share, seed, f"data={data}, val_share={val_share}")
-    mean, std = _mean_and_std(train.x)
-    return ImageData(
-        name=data,
-        train=train,
-        validation=validation,
-        test=Images(torch.from_numpy(raw.x_test), torch.from_numpy(raw.y_test)),
-        classes=raw.classes,
-        mean=mean,
-        std=std,
-        augmentation=Augmentation(raw.shift, raw.flip),
-    )
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set as its origin gives it: training and test images, (N, C, H, W)."""
-
-    x: np.ndarray
-    y: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-    classes: tuple[str, ...]
-    shift: int
-    flip: bool
-
-
-def _digits(root: Path) -> Source:
-    """Scikit-learn's 8x8 digits; the test set is the last 450 in file order, whose writers are others."""
-    from sklearn.datasets import load_digits
-
-    flat, target = load_digits(return_X_y=True)
-    x = np.asarray(flat).astype(np.uint8).reshape(-1, 1, 8, 8)
-    y = np.asarray(target).astype(np.int64)
-    return Source(x[:-450], y[:-450], x[-450:], y[-450:], tuple("0123456789"), shift=1, flip=False)
-
-
-def _torchvision(class_name: str, shift: int, flip: bool) -> Callable[[Path], Source]:
-    """A reader of a torchvision data set; it downloads what is missing where that is possible."""
-
-    def read(root: Path) -> Source:
-        from torchvision import datasets
-
-        kind = getattr(datasets, class_name)
-        train, test = _open_or_download(kind, root, True), _open_or_download(kind, root, False)
-        classes = tuple(str(name) for name in train.classes)
-        return Source(
-            _channels_first(train.data),
-            np.asarray(train.targets, dtype=np.int64),
-            _channels_first(test.data),
-            np.asarray(test.targets, dtype=np.int64),
-            classes,
-            shift,
-            flip,
-        )
-
-    return read
-
-
-DATASETS: dict[str, Callable[[Path], Source]] = {
-    "digits": _digits,
-    "mnist": _torchvision("MNIST", shift=2, flip=False),
-    "fashion_mnist": _torchvision("FashionMNIST", shift=2, flip=True),
-    "cifar10": _torchvision("CIFAR10", shift=4, flip=True),
-    "cifar100": _torchvision("CIFAR100", shift=4, flip=True),
-}
-
-
-def _open_or_download(kind: Any, root: Path, train: bool) -> Any:
-    try:
-        return kind(root=str(root), train=train, download=False)
-    except RuntimeError:
-        pass  # what torchvision raises for files that are not there
-    except Exception as error:  # what damaged files raise is whatever their parser stumbles over
-        raise ValueError(f"data_root={root}: {_wanted_files(kind)} cannot be read: {first_line(error)}") from None
-    try:
-        return kind(root=str(root), train=train, download=True)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"data_root={root} lacks {_wanted_files(kind)}, and they cannot be downloaded ({first_line(error)}); "
-            "put them there, or point data_root to them"
-        ) from None
-
-
-def _wanted_files(kind: Any) -> str:
-    if hasattr(kind, "resources"):
-        names = [f"{kind.__name__}/raw/{name}" for name, _ in kind.resources]
+    check_classes(found.classes, f"data={data}")
+    if isinstance(found, Pictures):
+        parts = _of_pictures(found, data, val_share, seed, options)
     else:
-        listed = [name for name, _ in [*kind.train_list, *kind.test_list]] + [kind.meta["filename"]]
-        names = [f"{kind.base_folder}/{name}" for name in listed]
-    return ", ".join(names)
+        found = _as_asked(found, options.image_size)
+        parts = _of_arrays(found, data, val_share, seed)
+    train, validation, test = parts
+    mean, std = _mean_and_std(train.x if isinstance(train, Images) else train.spread(SAMPLE))
+    augmentation = Augmentation(found.shift, found.flip)
+    return ImageData(data, train, validation, test, found.classes, mean, std, augmentation)
 
 
-def _channels_first(images: Tensor | np.ndarray) -> np.ndarray:
-    array = np.asarray(images)
-    return np.ascontiguousarray(array[:, None] if array.ndim == 3 else array.transpose(0, 3, 1, 2))
+def _named(data: str, root: Path) -> Source | DatasetSource:
+    """A registered data set, of which a plug-in may have made anything."""
+    try:
+        source = DATASETS[data](root)
+    except ValueError as error:
+        raise ValueError(f"data={data}: {first_line(error)}") from error
+    except Exception as error:  # a person's code may raise anything
+        raise ValueError(f"data={data}: {type(error).__name__}: {first_line(error)}") from error
+    if isinstance(source, DatasetSource):
+        return source
+    if not isinstance(source, Source):
+        given = type(source).__name__
+        raise ValueError(f"data={data}: its function gives a {given}; allowed: Source or DatasetSource")
+    for name, x, y in (("x", source.x, source.y), ("x_test", source.x_test, source.y_test)):
+        if x.ndim != 4 or 0 in x.shape or x.dtype not in (np.uint8, np.float32) or y.shape != (len(x),):
+            got = f"{name} {x.dtype} {x.shape} with labels {y.shape}"
+            raise ValueError(f"data={data}: {got} is not allowed; allowed: uint8 or float32 (N, C, H, W) and (N,)")
+        if y.dtype != np.int64 or y.min() < 0 or y.max() >= len(source.classes):
+            got = f"labels {y.dtype} from {y.min()} to {y.max()}"
+            raise ValueError(f"data={data}: {got}; allowed: int64 from 0 to {len(source.classes) - 1}")
+    return source
+
+
+def _as_asked(source: Source, image_size: int | None) -> Source:
+    """A data set with images of the size that was asked for, which are shifted as far in proportion."""
+    if image_size is None:
+        return source
+    size, side = (image_size, image_size), min(source.x.shape[2:])
+    x, x_test = (resized(torch.from_numpy(each), size).numpy() for each in (source.x, source.x_test))
+    return replace(source, x=x, x_test=x_test, shift=round(source.shift * image_size / side))
+
+
+def _of_arrays(source: Source, data: str, val_share: float, seed: int) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Training, validation and test images of arrays."""
+    what = f"data={data}, val_share={val_share}"
+    kept, held_out = stratified(source.y, source.classes, val_share, seed, what)
+    train, validation = (_subset(source.x, source.y, index) for index in (kept, held_out))
+    return train, validation, Images(torch.from_numpy(source.x_test), torch.from_numpy(source.y_test))
+
+
+def _of_pictures(
+    pictures: Pictures, data: str, val_share: float, seed: int, options: DataConfig
+) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Training, validation and test images of what is read one by one: in memory if all of them fit."""
+    train, y = pictures.given["train"], pictures.y
+    validation, test = pictures.given.get("validation"), pictures.given.get("test")
+    if test is None:
+        kept, held_out = stratified(y[train], pictures.classes, TEST_SHARE, TEST_SEED, f"data={data}")
+        train, test = train[kept], train[held_out]
+    if validation is None:
+        what = f"data={data}, val_share={val_share}"
+        kept, held_out = stratified(y[train], pictures.classes, val_share, seed, what)
+        train, validation = train[kept], train[held_out]
+    streamed = [pictures.part(numbers, options.workers) for numbers in (train, validation, test)]
+    fits = pictures.gigabytes <= options.resident_gb
+    first, second, third = [part.resident() for part in streamed] if fits else streamed
+    return first, second, third
 
 
 def _mean_and_std(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -227,34 +215,9 @@ def _mean_and_std(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _split_off_test(raw: RawImages, data: str) -> Source:
-    train, test = _stratified(raw.x, raw.y, raw.classes, TEST_SHARE, TEST_SEED, f"data={data}")
+    kept, held_out = stratified(raw.y, raw.classes, TEST_SHARE, TEST_SEED, f"data={data}")
     shift = max(1, min(raw.x.shape[2:]) // 8)
-    return Source(
-        train.x.numpy(), train.y.numpy(), test.x.numpy(), test.y.numpy(), raw.classes, shift=shift, flip=False
-    )
-
-
-def _stratified(
-    x: np.ndarray, y: np.ndarray, classes: tuple[str, ...], share: float, seed: int, what: str
-) -> tuple[Images, Images]:
-    if len(classes) < 2:
-        raise ValueError(f"{what}: there is only one class ({', '.join(classes)}); allowed: two or more")
-    counts = [int((y == label).sum()) for label in range(len(classes))]
-    if min(counts) < 2:
-        raise _too_few(what, classes, counts)
-    try:
-        kept, held_out = train_test_split(np.arange(len(y)), test_size=share, random_state=seed, stratify=y)
-    except ValueError as error:
-        raise ValueError(f"{what}: cannot be split: {first_line(error)}") from None
-    for part in (kept, held_out):
-        if len(np.unique(y[part])) < len(classes):
-            raise _too_few(what, classes, counts)
-    return _subset(x, y, np.sort(kept)), _subset(x, y, np.sort(held_out))
-
-
-def _too_few(what: str, classes: tuple[str, ...], counts: list[int]) -> ValueError:
-    least = counts.index(min(counts))
-    return ValueError(f"{what}: class {classes[least]!r} has too few images to split: {counts[least]}")
+    return Source(raw.x[kept], raw.y[kept], raw.x[held_out], raw.y[held_out], raw.classes, shift=shift, flip=False)
 
 
 def _subset(x: np.ndarray, y: np.ndarray, index: np.ndarray) -> Images:

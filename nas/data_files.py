@@ -1,19 +1,21 @@
-"""Reading a user's own images: a folder with one folder a class, or an `.npz` file."""
+"""Reading a user's own files: an `.npz`, or pictures one by one."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import torch
+from PIL import Image
+from torch import Tensor
 
 from nas.config import first_line
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-LARGEST_SIDE = 224
-MOST_BYTES = 4 * 2**30
+LARGEST_SIDE = 224  # of images whose size nobody asked for
 
 
 @dataclass(frozen=True)
@@ -58,63 +60,74 @@ def read_npz(path: Path) -> RawImages:
     return RawImages(np.ascontiguousarray(x), labels.astype(np.int64), tuple(str(name) for name in names.tolist()))
 
 
-def read_folder(path: Path) -> RawImages:
-    """The images of a folder with one folder a class.
+@dataclass(frozen=True)
+class PictureFiles:
+    """Reads picture files, one by one.
 
-    All are brought to one size: the most common one, or 224x224 where its shorter side is larger. They
-    become grey where all are grey, else RGB.
+    Attributes:
+        files: their paths.
+        mode: "L" or "RGB", which all are turned into.
+    """
+
+    files: tuple[str, ...]
+    mode: str
+
+    def read(self, number: int) -> Tensor:
+        """A picture (C, H, W), uint8, in its own size.
+
+        Raises:
+            ValueError: the file cannot be read.
+        """
+        try:
+            with Image.open(self.files[number]) as image:
+                return pixels(image, self.mode)
+        except Exception as error:  # what a damaged file raises is whatever its format's decoder stumbles over
+            raise _unreadable(self.files[number], error) from None
+
+
+def header(file: str) -> tuple[int, int, bool]:
+    """(Height, width, is it grey) of a picture file, whose pixels are not read.
 
     Raises:
-        ValueError: no class folders, a class without images, or an image that cannot be read.
+        ValueError: the file cannot be read, or its pixels have no known range.
     """
-    where = f"data={path}"
-    folders = sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
-    if not folders:
-        raise ValueError(f"{where}: has no folders; allowed: one folder of images a class")
-    files = [(file, label) for label, folder in enumerate(folders) for file in _image_files(folder)]
-    labels = np.array([label for _, label in files], dtype=np.int64)
-    for label, folder in enumerate(folders):
-        if not (labels == label).any():
-            raise ValueError(f"{where}: class {folder.name!r} has no images ({', '.join(sorted(SUFFIXES))})")
-    headers = [_header(file) for file, _ in files]
-    (width, height), _ = Counter(size for size, _ in headers).most_common(1)[0]
-    if min(width, height) > LARGEST_SIDE:
-        width = height = LARGEST_SIDE
-    mode = "L" if all(grey for _, grey in headers) else "RGB"
-    channels = len(mode)
-    if len(files) * channels * height * width > MOST_BYTES:
-        raise ValueError(f"{where}: {len(files)} images of {width}x{height} take over {MOST_BYTES >> 30} GiB of memory")
-    x = np.empty((len(files), channels, height, width), dtype=np.uint8)
-    for i, (file, _) in enumerate(files):
-        x[i] = _pixels(file, mode, (width, height))
-    return RawImages(x, labels, tuple(folder.name for folder in folders))
-
-
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
-
-
-def _header(file: Path) -> tuple[tuple[int, int], bool]:
-    """((width, height), is it grey) of an image file."""
     try:
         with Image.open(file) as image:
-            if image.mode == "F":
-                raise ValueError("floating-point pixels have no known range; allowed: 8 or 16 bits")
-            return image.size, image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"data: image {file} cannot be read: {error}") from None
+            return image.height, image.width, is_grey(image)
+    except Exception as error:  # see PictureFiles.read
+        raise _unreadable(file, error) from None
 
 
-def _pixels(file: Path, mode: str, size: tuple[int, int]) -> np.ndarray:
-    """(C, H, W) bytes of an image file."""
-    try:
-        with Image.open(file) as image:
-            if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip it to a byte
-                image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
-            image = image.convert(mode)
-            if image.size != size:
-                image = image.resize(size, Image.Resampling.BILINEAR)
-            array = np.asarray(image)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"data: image {file} cannot be read: {error}") from None
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+def is_grey(image: Image.Image) -> bool:
+    """Whether a picture has no colours.
+
+    Raises:
+        ValueError: its pixels are floats.
+    """
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range; allowed: 8 or 16 bits")
+    return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+
+
+def pixels(image: Image.Image, mode: str) -> Tensor:
+    """(C, H, W) bytes of a picture, turned into mode "L" or "RGB"."""
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow would clip it to a byte
+        image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
+    array = torch.from_numpy(np.array(image.convert(mode)))
+    return array[None] if array.ndim == 2 else array.permute(2, 0, 1).contiguous()
+
+
+def common_size(sizes: Iterable[tuple[int, int]], image_size: int | None) -> tuple[int, int]:
+    """Height and width that pictures of several sizes are brought to.
+
+    `image_size` both, where it is given; else the most common size (of several the first), no side of it longer than
+    224 pixels.
+    """
+    if image_size is not None:
+        return image_size, image_size
+    (height, width), _ = Counter(sizes).most_common(1)[0]
+    return min(height, LARGEST_SIDE), min(width, LARGEST_SIDE)
+
+
+def _unreadable(file: str, error: Exception) -> ValueError:
+    return ValueError(f"data: image {file} cannot be read: {first_line(error)}")

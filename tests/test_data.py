@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from sklearn.datasets import load_digits
 
+from nas.config import DataConfig
 from nas.data import DATASETS, load_data
-from nas.data_files import read_folder, read_npz
+from nas.data_files import read_npz
 
 DATA_ROOT = os.environ.get("NAS_DATA_ROOT")
 needs_data = pytest.mark.skipif(not DATA_ROOT, reason="NAS_DATA_ROOT is not set: no torchvision data sets at hand")
@@ -150,6 +150,48 @@ def test_a_constant_channel_normalizes_to_zeros(save):
     x = np.stack([numbered_images(60), np.full((60, 6, 6), 9)], axis=-1)
     data = load(save(x=x, y=np.arange(60) % 2))
     assert (data.normalize(data.train.x)[:, 1] == 0).all()
+
+
+def test_class_counts_are_of_the_training_images(save):
+    y = np.repeat([0, 1, 2], [400, 150, 50])
+    data = load(save(x=numbered_images(600), y=y))
+    assert data.class_counts == (256, 96, 32)
+    assert sum(data.class_counts) == len(data.train)
+
+
+# --- image_size
+
+
+def with_size(data, image_size):
+    return load_data(str(data), "nowhere", 0.2, 0, DataConfig(image_size=image_size))
+
+
+@pytest.mark.parametrize("side", [4, 16])
+def test_named_data_are_resized(side):
+    plain, data = load("digits"), with_size("digits", side)
+    assert data.input_shape == (1, side, side)
+    assert data.augmentation.shift == side // 8
+    for part, before in zip(parts(data), parts(plain), strict=True):
+        assert part.x.dtype == torch.uint8
+        assert torch.equal(part.y, before.y)
+        difference = part.x.float().mean((1, 2, 3)) - before.x.float().mean((1, 2, 3))
+        assert difference.abs().max() < 1
+
+
+def test_the_size_that_images_have_changes_nothing():
+    plain, data = load("digits"), with_size("digits", 8)
+    assert all(torch.equal(part.x, before.x) for part, before in zip(parts(data), parts(plain), strict=True))
+    assert data.augmentation == plain.augmentation
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_npz_images_are_resized_whatever_their_ratio(save, dtype):
+    ramp = np.linspace(0, 200, 12).astype(dtype)
+    data = with_size(save(x=np.broadcast_to(ramp, (30, 6, 12)), y=np.arange(30) % 2), 6)
+    assert data.train.x.dtype == torch.from_numpy(ramp).dtype
+    assert data.input_shape == (1, 6, 6)
+    assert (data.train.x.float() - data.train.x[:1, :, :1].float()).abs().max() == 0
+    assert (data.train.x[0, 0, 0].float().diff() > 20).all()
 
 
 # --- names
@@ -311,173 +353,6 @@ def test_a_single_array_called_npz_is_refused(tmp_path):
     with (tmp_path / "array.npz").open("wb") as file:
         np.save(file, zeros(8, 4, 4))
     assert "array.npz" in refusal_of(tmp_path / "array.npz")
-
-
-# --- image folders
-
-
-def write_image(file, array, mode=None):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(file) if mode is None else Image.fromarray(array).convert(mode).save(file)
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """A folder of two classes with ten images each, all of one grey level: 0 to 9, and 100 to 109."""
-    root = tmp_path / "photos"
-    for name, level in (("bird", 0), ("ant", 100)):
-        for i in range(10):
-            write_image(root / name / f"{i}.png", np.full((8, 6), level + i, dtype=np.uint8))
-    return root
-
-
-def test_grey_images_stay_grey(photos):
-    raw = read_folder(photos)
-    assert raw.x.dtype == np.uint8
-    assert raw.x.shape == (20, 1, 8, 6)
-    assert raw.classes == ("ant", "bird")
-    assert sorted(zip(raw.x[:, 0, 0, 0].tolist(), raw.y.tolist(), strict=True)) == [
-        *((i, 1) for i in range(10)),
-        *((100 + i, 0) for i in range(10)),
-    ]
-
-
-def test_a_folder_is_split_like_any_data(photos):
-    data = load(photos)
-    assert [len(part.y) for part in parts(data)] == [12, 4, 4]
-    assert data.input_shape == (1, 8, 6)
-    for part in parts(data):
-        assert np.bincount(part.y).min() == np.bincount(part.y).max()
-
-
-def test_one_colour_image_makes_all_of_them_colour(photos):
-    colour = np.zeros((8, 6, 3), dtype=np.uint8)
-    colour[:, :] = (10, 20, 30)
-    write_image(photos / "bird" / "colour.png", colour)
-    raw = read_folder(photos)
-    assert raw.x.shape == (21, 3, 8, 6)
-    assert [10, 20, 30] in raw.x[:, :, 0, 0].tolist()
-    assert [105, 105, 105] in raw.x[:, :, 0, 0].tolist()
-
-
-def test_every_image_is_brought_to_the_most_common_size(photos):
-    write_image(photos / "ant" / "large.png", np.full((32, 64), 77, dtype=np.uint8))
-    write_image(photos / "ant" / "small.png", np.full((2, 2), 66, dtype=np.uint8))
-    raw = read_folder(photos)
-    assert raw.x.shape == (22, 1, 8, 6)
-    means = raw.x.mean(axis=(1, 2, 3))
-    assert 77 in means
-    assert 66 in means
-
-
-def test_large_images_become_224_square(tmp_path):
-    for name in ("a", "b"):
-        write_image(tmp_path / name / "photo.png", np.full((300, 250, 3), 9, dtype=np.uint8))
-    assert read_folder(tmp_path).x.shape == (2, 3, 224, 224)
-
-
-@pytest.mark.parametrize("form", ["L", "RGB", "RGBA", "P", "LA", "1"])
-def test_every_kind_of_image_is_read(tmp_path, form):
-    for name, level in (("a", 0), ("b", 255)):
-        write_image(tmp_path / name / "image.png", np.full((8, 8), level, dtype=np.uint8), form)
-    raw = read_folder(tmp_path)
-    assert raw.x.shape == (2, 1 if form in ("L", "LA", "1") else 3, 8, 8)
-    assert [raw.x[0].max(), raw.x[1].min()] == [0, 255]
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "bmp", "gif", "tif", "webp", "ppm"])
-def test_every_common_file_format_is_read(tmp_path, suffix):
-    for name in ("a", "b"):
-        write_image(tmp_path / name / "deep" / f"image.{suffix}", np.full((8, 8, 3), 200, dtype=np.uint8))
-    raw = read_folder(tmp_path)
-    assert raw.x.shape == (2, 3, 8, 8)
-    assert np.abs(raw.x.astype(int) - 200).max() <= 3
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_16_bit_images_keep_their_contrast(tmp_path, suffix):
-    levels = np.array([[0, 257], [32896, 65535]], dtype=np.uint16).repeat(4, 0).repeat(4, 1)
-    for name in ("a", "b"):
-        write_image(tmp_path / name / f"image.{suffix}", levels)
-    raw = read_folder(tmp_path)
-    assert raw.x.shape == (2, 1, 8, 8)
-    assert raw.x[0, 0, ::4, ::4].tolist() == [[0, 1], [128, 255]]
-
-
-def test_big_endian_16_bit_images_are_grey_too(tmp_path):
-    levels = np.full((8, 8), 32896, dtype=">u2")
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        Image.frombytes("I;16B", (8, 8), levels.tobytes()).save(tmp_path / name / "image.tif")
-    raw = read_folder(tmp_path)
-    assert raw.x.shape == (2, 1, 8, 8)
-    assert (raw.x == 128).all()
-
-
-def test_images_of_floats_do_not_silently_lose_their_contrast(tmp_path):
-    for name in ("a", "b"):
-        write_image(tmp_path / name / "image.tif", np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
-    try:
-        raw = read_folder(tmp_path)
-    except ValueError as error:
-        assert "image.tif" in str(error)
-    else:
-        assert len(np.unique(raw.x)) > 10
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
-@pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_an_image_that_cannot_be_read_is_named(photos, share, suffix):
-    file = photos / "ant" / f"broken.{suffix}"
-    write_image(file, np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8))
-    content = file.read_bytes()
-    file.write_bytes(content[: int(share * len(content))])
-    message = refusal_of(photos)
-    assert str(file) in message
-    assert "cannot be read" in message
-
-
-def test_text_called_png_is_named(photos):
-    (photos / "bird" / "notes.png").write_text("no pixels here")
-    assert str(photos / "bird" / "notes.png") in refusal_of(photos)
-
-
-def test_other_files_and_hidden_ones_are_passed_over(photos):
-    (photos / "readme.txt").write_text("about")
-    (photos / "ant" / "notes.txt").write_text("about")
-    (photos / "ant" / "._0.png").write_text("metadata")
-    (photos / ".cache").mkdir()
-    raw = read_folder(photos)
-    assert (len(raw.y), raw.classes) == (20, ("ant", "bird"))
-
-
-def test_a_class_without_images_is_named(photos):
-    (photos / "cow").mkdir()
-    (photos / "cow" / "notes.txt").write_text("none yet")
-    message = refusal_of(photos)
-    assert f"data={photos}" in message
-    assert "'cow'" in message
-
-
-def test_a_class_with_one_image_is_named(photos):
-    write_image(photos / "cow" / "0.png", np.zeros((8, 6), dtype=np.uint8))
-    assert "class 'cow' has too few images" in refusal_of(photos)
-
-
-def test_a_folder_without_folders_is_refused(tmp_path):
-    write_image(tmp_path / "loose.png", np.zeros((8, 8), dtype=np.uint8))
-    message = refusal_of(tmp_path)
-    assert f"data={tmp_path}" in message
-    assert "one folder of images a class" in message
-
-
-def test_a_folder_with_one_class_is_refused(tmp_path):
-    for i in range(5):
-        write_image(tmp_path / "lonely" / f"{i}.png", np.zeros((8, 8), dtype=np.uint8))
-    message = refusal_of(tmp_path)
-    assert f"data={tmp_path}" in message
-    assert "only one class" in message
-    assert "lonely" in message
 
 
 # --- torchvision
