@@ -11,6 +11,7 @@ from typing import Any
 
 from nas.block_fields import Value
 from nas.blocks import Block, Classifier, Reduce, block_from_dict, run_paddings
+from nas.recipes import train_value
 
 SCHEMA_VERSION = 1
 ID_LENGTH = 12
@@ -31,7 +32,7 @@ class Architecture:
             `arch_id` and leave no trace in the deploy form.
 
     Raises:
-        ValueError: the last block is not a classifier, or another one is.
+        ValueError: the last block is not a classifier, or another one is; a setting in `train` that cannot be.
     """
 
     stem: tuple[Block, ...]
@@ -43,6 +44,11 @@ class Architecture:
         classifiers = [isinstance(block, Classifier) for block in self.blocks]
         if not classifiers or not classifiers[-1] or sum(classifiers) != 1:
             raise ValueError("an architecture ends with its one 'classifier' block")
+        settings = dict(self.train)
+        if len(settings) < len(self.train):
+            raise ValueError(f"train: {[name for name, _ in self.train]} names a setting twice")
+        typed = {name: train_value(name, value) for name, value in settings.items()}
+        object.__setattr__(self, "train", tuple(sorted(typed.items())))
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -51,7 +57,7 @@ class Architecture:
 
     @cached_property
     def arch_id(self) -> str:
-        """Hash of the canonical train form: equal for encodings that mean the same network."""
+        """Hash of the canonical train form and `train`: equal for encodings that mean the same network."""
         return self._hash(deploy=False)
 
     @cached_property
@@ -115,17 +121,21 @@ class Architecture:
                     words[-1]["halo"] = paddings[i] - block.padding_pixels
             if in_channels is not None or hasattr(block, "out_channels"):
                 in_channels = block.output_channels(in_channels or 0)
-        canonical = json.dumps([SCHEMA_VERSION, words], sort_keys=True, separators=(",", ":"))
+        hashed_words: list[Any] = [SCHEMA_VERSION, words]
+        if self.train and not deploy:  # else the ids of architectures without it would be others
+            hashed_words.append(dict(self.train))
+        canonical = json.dumps(hashed_words, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:ID_LENGTH]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form with the schema's version."""
-        return {
+        """JSON-ready form with the schema's version; `train` is there where it is not empty."""
+        words: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
             "stem": [block.to_dict() for block in self.stem],
             "stages": [[block.to_dict() for block in stage] for stage in self.stages],
             "head": [block.to_dict() for block in self.head],
         }
+        return {**words, "train": dict(self.train)} if self.train else words
 
     def to_json(self) -> str:
         """One line of JSON that `architecture_from_json` reads back to an equal value."""
@@ -136,15 +146,21 @@ def architecture_from_dict(words: Any) -> Architecture:
     """The architecture that `Architecture.to_dict` wrote down.
 
     Raises:
-        ValueError: another schema version, a missing or unknown part, or a bad block; the message names the place.
+        ValueError: another schema version, a missing or unknown part, a bad block or a bad setting of `train`; the
+            message names the place.
     """
     if not isinstance(words, dict):
         raise ValueError(f"an architecture is a mapping with stem, stages and head, not {type(words).__name__}")
     if words.get("schema") != SCHEMA_VERSION:
         raise ValueError(f"schema: {words.get('schema')!r} is not allowed; allowed: {SCHEMA_VERSION}")
     parts = {"schema", "stem", "stages", "head"}
-    if set(words) != parts or not all(isinstance(words[part], list) for part in parts - {"schema"}):
-        raise ValueError(f"an architecture has the keys schema, stem, stages, head (lists), not {sorted(words)}")
+    if set(words) - {"train"} != parts or not all(isinstance(words[part], list) for part in parts - {"schema"}):
+        raise ValueError(
+            f"an architecture has the keys schema, stem, stages, head (lists) and perhaps train, not {sorted(words)}"
+        )
+    train = words.get("train", {})
+    if not isinstance(train, dict):
+        raise ValueError(f"train: {train!r} is not allowed; allowed: a mapping of settings to values")
     for i, stage in enumerate(words["stages"]):
         if not isinstance(stage, list):
             raise ValueError(f"stages[{i}]: a stage is a list of blocks, not {stage!r}")
@@ -152,6 +168,7 @@ def architecture_from_dict(words: Any) -> Architecture:
         stem=_blocks(words["stem"], "stem"),
         stages=tuple(_blocks(stage, f"stages[{i}]") for i, stage in enumerate(words["stages"])),
         head=_blocks(words["head"], "head"),
+        train=tuple(train.items()),
     )
 
 

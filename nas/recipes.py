@@ -103,7 +103,30 @@ def make_recipe(kind: str, of_architecture: Mapping[str, Value], given: TrainOve
 
 def train_rules() -> dict[str, FieldRule]:
     """What each setting of a space's `train` section may be."""
-    return {each.name: _rule(each) for each in dataclasses.fields(TrainConfig) if each.name not in NOT_OF_A_SPACE}
+    return {name: _rule(each) for name, each in _of_a_space().items()}
+
+
+def train_value(name: Any, raw: Any) -> Value:
+    """A value of a setting of a space's `train` section, in the setting's own type.
+
+    Raises:
+        ValueError: not a setting of a space, or a value out of range; the message names `train.NAME`, the value and
+            what is allowed.
+    """
+    known = _of_a_space()
+    if name not in known:
+        raise ValueError(f"train.{name}: not a setting of a space; known: {', '.join(known)}")
+    try:
+        value = _rule(known[name]).parse(raw)
+    except ValueError as error:
+        raise ValueError(f"train.{name}: {error}") from None
+    validate(TrainOverrides(**{name: value}), "train.")  # pyright: ignore[reportArgumentType]  # limits such as `above`
+    return value
+
+
+def _of_a_space() -> dict[str, dataclasses.Field[Any]]:
+    """The settings that a space may have."""
+    return {each.name: each for each in dataclasses.fields(TrainConfig) if each.name not in NOT_OF_A_SPACE}
 
 
 def _rule(each: dataclasses.Field[Any]) -> FieldRule:

@@ -9,6 +9,7 @@ stage does not have) exists only where the walk gets to it.
 from __future__ import annotations
 
 import itertools
+import math
 import numbers
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from nas.architecture import Architecture
 from nas.block_fields import Value
 from nas.blocks import Block
-from nas.space_match import encoding_of
+from nas.space_match import encoding_of, train_encoding_of
 from nas.space_size import count_encodings
 from nas.stage import Stage
 
@@ -41,6 +42,7 @@ class SearchSpace:
         source: paper or origin.
         shared: choices made once for the whole network.
         stages: templates in order, those of stem and head included.
+        train: options of settings of the training, by name; with a single one it is fixed.
         path: the file that it came from.
         text: the space as YAML that loads alone: that file's text, with what it extends written out.
         published: figures that the source states for a network, such as its `params`.
@@ -51,6 +53,7 @@ class SearchSpace:
     source: str
     shared: Mapping[str, tuple[Value, ...]]
     stages: tuple[Stage, ...]
+    train: Mapping[str, tuple[Value, ...]]
     path: Path
     text: str
     published: Mapping[str, Any]
@@ -78,6 +81,7 @@ class SearchSpace:
             stem=tuple(itertools.chain(*parts["stem"])),
             stages=tuple(parts["stages"]),
             head=tuple(itertools.chain(*parts["head"])),
+            train=tuple((name, decide(f"train.{name}", options)) for name, options in self.train.items()),
         )
 
     def sample(self, rng: random.Random | np.random.Generator | int) -> Architecture:
@@ -122,7 +126,9 @@ class SearchSpace:
 
     def encode(self, arch: Architecture) -> dict[str, Value] | None:
         """Choices that make `arch`, or None if the space does not contain it."""
-        return encoding_of(arch.blocks, self.stages, self.shared)
+        of_blocks = encoding_of(arch.blocks, self.stages, self.shared)
+        of_train = train_encoding_of(arch.train, self.train)
+        return None if of_blocks is None or of_train is None else of_blocks | of_train
 
     def contains(self, arch: Architecture) -> bool:
         """Whether some choices make this network (stage borders don't count, as in `arch_id`)."""
@@ -131,7 +137,7 @@ class SearchSpace:
     @property
     def size(self) -> int:
         """Number of encodings: the different ways to make all choices."""
-        return count_encodings(self.stages, self.shared)
+        return count_encodings(self.stages, self.shared) * math.prod(map(len, self.train.values()))
 
     def enumerate(self) -> Iterator[dict[str, Value]]:
         """The choices of every encoding, in a fixed order. Look at `size` first."""

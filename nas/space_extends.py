@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.blocks import BLOCK_SCHEMAS, rules
-from nas.space_setting import PARTS, raw_choices, raw_options, same_option
+from nas.space_setting import PARTS, raw_options, raw_section, same_option
 
 Words = dict[str, Any]
 
@@ -15,8 +15,8 @@ Words = dict[str, Any]
 def extended(base: Words, words: Words) -> Words:
     """The words of `base` with the changes that `words` make.
 
-    Description and source are taken over where `words` have none, published figures never. Choices are merged
-    by name. A list replaces a part; a mapping changes the part's templates by their number from 1.
+    Description and source are taken over where `words` have none, published figures never. Choices and settings of
+    `train` are merged by name. A list replaces a part; a mapping changes the part's templates by their number from 1.
 
     Args:
         base: a space's words, without `extends`.
@@ -25,9 +25,7 @@ def extended(base: Words, words: Words) -> Words:
     Raises:
         ValueError: a change of what is not there; the message names the place and what is allowed.
     """
-    base_choices, changes = raw_choices(base), raw_choices(words)
-    known = [*base_choices, *(name for name, options in changes.items() if options is not None)]
-    choices = _changed(base_choices, changes, "choices.", known)
+    base_choices, choices = raw_section(base, "choices"), _merged_section(base, words, "choices")
     merged = {**{key: base[key] for key in base if key != "published"}, **words}
     gone = _gone(base_choices, choices)
     for part in PARTS:
@@ -38,10 +36,18 @@ def extended(base: Words, words: Words) -> Words:
             merged[part] = _changed_part(part, templates, words[part], choices)
         elif part not in words and part in base:
             merged[part] = templates
-    if choices or "choices" in words:
-        merged["choices"] = choices
-    order = ("description", "source", "published", "choices", *PARTS)
+    for section, settings in (("choices", choices), ("train", _merged_section(base, words, "train"))):
+        if settings or section in merged:
+            merged[section] = settings
+    order = ("description", "source", "published", "choices", "train", *PARTS)
     return {key: merged[key] for key in order if key in merged}
+
+
+def _merged_section(base: Words, words: Words, section: str) -> Words:
+    """The section of `base` with the changes that `words` make to it, by name."""
+    before, changes = raw_section(base, section), raw_section(words, section)
+    known = [*before, *(name for name, options in changes.items() if options is not None)]
+    return _changed(before, changes, f"{section}.", known)
 
 
 def _changed_part(part: str, base: Any, changes: dict[Any, Any], choices: Words) -> list[Any]:

@@ -4,7 +4,8 @@ A space is YAML: `stem`, `stages` and `head` are lists of templates. In a templa
 a list is a choice made once for the stage, `{per_block: [...]}` is made anew for each block, and
 `{from: 16, to: 64, step: 8}` stands for a list. The file's `choices` are made once for the whole network:
 `{shared: name}` is the chosen value, `{shared: name, times: 32, step: 8}` a multiple of it, and
-`{given: name, VALUE: ..., else: ...}` has a case for each. `extends` names another file and changes it.
+`{given: name, VALUE: ..., else: ...}` has a case for each. `train` holds settings of the training (`nas.space_train`).
+`extends` names another file and changes it.
 A file without any choice is one network: that is what the zoo holds.
 """
 
@@ -20,14 +21,14 @@ from nas.blocks import BLOCK_SCHEMAS, block_schema, rules
 from nas.choice import Choice
 from nas.space import SearchSpace
 from nas.space_check import check_cases, check_channels, check_head
-from nas.space_setting import PARTS, parse_setting, parse_shared, raw_choices
+from nas.space_setting import PARTS, parse_setting, parse_shared, raw_section
+from nas.space_train import parse_train
 from nas.space_words import find_space, read_words, reject_unknown, space_names, zoo_names
 from nas.stage import Stage
 
 __all__ = ["load_architecture", "load_space", "space_names", "zoo_names"]
 
 DEPTH = FieldRule(int, "number of blocks", low=0, high=200)
-BLOCK = FieldRule(str, "block", options=tuple(BLOCK_SCHEMAS))
 PUBLISHED = {
     "params": "parameters of the train form",
     "macs": "multiply-adds of the train form",
@@ -82,7 +83,7 @@ def load_architecture(source: str | Path) -> Architecture:
 
 
 def _parse_space(words: Mapping[str, Any], path: Path, text: str) -> SearchSpace:
-    choices = raw_choices(words)
+    choices = raw_section(words, "choices")
     for name in choices:
         if not str(name).isidentifier():  # other parameters have dots in their names
             raise ValueError(f"choices.{name}: this name is not allowed; allowed: letters, digits and _")
@@ -101,6 +102,7 @@ def _parse_space(words: Mapping[str, Any], path: Path, text: str) -> SearchSpace
         source=str(words.get("source") or "").strip(),
         shared=_typed(shared, stages),
         stages=tuple(stages),
+        train=parse_train(words),
         path=path,
         text=text,
         published=_parse_published(words.get("published") or {}),
@@ -150,7 +152,8 @@ def _is_count(raw: Any) -> bool:
 def _parse_stage(words: Any, where: str, prefix: str, part: str, shared: Mapping[str, tuple[Value, ...]]) -> Stage:
     if not isinstance(words, dict) or "block" not in words:
         raise ValueError(f"{where}: {words!r} is not allowed; allowed: a mapping with the key 'block'")
-    block = parse_setting(words["block"], BLOCK, "block", where, shared)
+    schemas = FieldRule(str, "block", options=tuple(BLOCK_SCHEMAS))  # now: plugins may have added to them
+    block = parse_setting(words["block"], schemas, "block", where, shared)
     depth = parse_setting(words.get("depth", 1), DEPTH, "depth", where, shared)
     if depth.per_block:
         raise ValueError(f"{where}.depth: per_block is not allowed; allowed: a value, a list, a range, shared or given")

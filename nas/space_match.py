@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from nas.block_fields import Value
 from nas.blocks import Block
@@ -41,6 +41,16 @@ def encoding_of(blocks: tuple[Block, ...], stages: tuple[Stage, ...], shared: Sh
     # A shared choice that no block of this network asks for is free: its first option will do.
     made = {name: options[0] for name, options in shared.items()} | found
     return {name: value for name, value in made.items() if len(shared.get(name, ())) != 1}
+
+
+def train_encoding_of(
+    settings: tuple[tuple[str, Value], ...], options: Mapping[str, tuple[Value, ...]]
+) -> dict[str, Value] | None:
+    """The choices under which a space with these `options` says just these settings of a training, or None."""
+    said = dict(settings)
+    if said.keys() != options.keys() or any(said[name] not in options[name] for name in said):
+        return None
+    return {f"train.{name}": said[name] for name in options if len(options[name]) > 1}
 
 
 def _demands(stage: Stage, run: tuple[Block, ...]) -> list[Demand] | None:

@@ -18,15 +18,17 @@ WAYS = (
 )
 
 
-def raw_choices(words: Mapping[str, Any]) -> dict[Any, Any]:
-    """The `choices` of a file's words, by name.
+def raw_section(words: Mapping[str, Any], section: str) -> dict[Any, Any]:
+    """The section `choices` or `train` of a file's words, by name.
 
     Raises:
-        ValueError: they are no mapping.
+        ValueError: it is no mapping.
     """
-    raw = words.get("choices") or {}
+    raw = words.get(section)
+    if raw is None:
+        return {}
     if not isinstance(raw, dict):
-        raise ValueError(f"choices: {raw!r} is not allowed; allowed: a mapping of names to lists")
+        raise ValueError(f"{section}: {raw!r} is not allowed; allowed: a mapping of names to lists")
     return raw
 
 
@@ -44,7 +46,7 @@ def parse_shared(raw: Any, where: str) -> tuple[Value, ...]:
             raise ValueError(
                 f"{where}: {option!r} is not allowed; allowed: numbers, words without a slash, true and false"
             )
-    return _distinct(options, where)
+    return distinct(options, where)
 
 
 def parse_setting(raw: Any, rule: FieldRule, key: str, where: str, shared: Shared) -> Choice:
@@ -90,6 +92,17 @@ def raw_options(raw: Any, where: str, allowed: str = WAYS) -> list[Any]:
             raise ValueError(f"{where}: {raw!r} is not allowed; allowed: a list of at least one plain value")
         return raw
     return [raw]
+
+
+def distinct(options: list[Any], where: str) -> tuple[Value, ...]:
+    """The options as a tuple.
+
+    Raises:
+        ValueError: one is there twice.
+    """
+    if len(set(options)) < len(options):
+        raise ValueError(f"{where}: {options} names an option twice")
+    return tuple(options)
 
 
 def same_option(word: Any, option: Value) -> bool:
@@ -162,13 +175,7 @@ def _parsed(options: list[Any] | tuple[Value, ...], rule: FieldRule, at: str) ->
             parsed.append(rule.parse(option))
         except ValueError as error:
             raise ValueError(f"{at}: {error}") from None
-    return _distinct(parsed, at)
-
-
-def _distinct(options: list[Any], at: str) -> tuple[Value, ...]:
-    if len(set(options)) < len(options):
-        raise ValueError(f"{at}: {options} names an option twice")
-    return tuple(options)
+    return distinct(parsed, at)
 
 
 def _label(option: Value) -> str:

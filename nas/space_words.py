@@ -13,7 +13,7 @@ from nas.config import user_path
 from nas.space_extends import extended
 from nas.space_setting import PARTS
 
-KEYS = ("extends", "description", "source", "published", "choices", *PARTS)
+KEYS = ("extends", "description", "source", "published", "choices", "train", *PARTS)
 
 
 def space_names() -> list[str]:
