@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nas.command_line import exit_code, make, settings_from_words, table_of_keys
 from nas.config import CalibrateConfig, LayersConfig, MeasureConfig, TargetConfig, user_path
+from nas.plugins import import_plugins
 
 USAGE = """Measures the latency of networks as they ship, and calibrates predictors of it.
 
@@ -38,6 +39,7 @@ def _run(command: str, words: Sequence[str]) -> None:
     if command not in COMMANDS:
         raise ValueError(f"{command!r} is not a command; allowed: {', '.join(COMMANDS)}")
     config = make(settings_from_words(words, COMMANDS[command]), COMMANDS[command])
+    import_plugins(config.plugins)
     # Only now: --help and a mistyped key should not wait for torch.
     from nas.latency.commands import run_calibrate, run_layers, run_measure
 

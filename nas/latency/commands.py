@@ -106,10 +106,16 @@ def _next(config: CalibrateConfig | LayersConfig, key: str, out: Path) -> str:
     """The search that `out` was made for: with every setting that a search has too and that is not its default."""
     usual = leaves(SearchConfig())
     settings = {name: value for name, (_, value) in leaves(config).items() if name in usual and name != "seed"}
-    given = [f"{name}={value}" for name, value in settings.items() if value != usual[name][1] or name == "space"]
+    changed = {name: value for name, value in settings.items() if value != usual[name][1] or name == "space"}
+    given = [f"{name}={_word(value)}" for name, value in changed.items()]
     if config.input is not None:
         given.append("data=YOURS")  # of images of that shape
     return "Next: " + shlex.join(["python", "-m", "nas.search", *given, f"{key}={out}"])
+
+
+def _word(value: object) -> str:
+    """A setting's value as it is written on a command line."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def check_writable(out: Path) -> None:

@@ -63,6 +63,8 @@ def _part(
     if shipped is None:
         return Part((), in_channels, in_size, after_conv)
     sketch, entering = Sketch(), Map(in_channels, in_size)
+    if shipped.name not in BLOCK_LAYERS:  # a plugin's
+        raise ValueError(f"block {shipped.name!r} has no layers: it lacks a line in nas.layers.blocks.BLOCK_LAYERS")
     describe = BLOCK_LAYERS[shipped.name]
     more = (num_classes,) if isinstance(shipped, Classifier) else ()
     leaving = describe(sketch, shipped, entering, *more)

@@ -111,6 +111,8 @@ def _module(spec: Block, in_channels: int, num_classes: int, form: Form, padding
     built = spec.shipped(padding) if form == "deploy" else spec
     if built is None:
         return nn.Identity()
+    if built.name not in BLOCKS:  # a plugin's
+        raise ValueError(f"block {built.name!r} has no module: it lacks a line in nas.networks.builder.BLOCKS")
     make = BLOCKS[built.name]
     if isinstance(built, Classifier):
         return make(built, in_channels, num_classes, form)
