@@ -78,7 +78,7 @@ def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(x.shape[-2:]) == size:
         return x
-    from torchvision.transforms.v2 import functional  # a second to import, and seldom needed
+    from torchvision.transforms.v2 import functional  # takes a second, and is seldom needed
 
     if x.ndim == 3:
         return functional.resize(x, list(size), antialias=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -21,9 +22,24 @@ class _Batches(Dataset[Tensor | str]):
     def __getitem__(self, number: int) -> Tensor | str:
         # A raised error would reach the reader as the traceback of another process; its line is what is wanted.
         try:
-            return self.read(self.batches[number])
+            with _one_thread():
+                return self.read(self.batches[number])
         except ValueError as error:
             return str(error)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One image has too little work for several threads, which wait for each other longer than they work.
+
+    Workers have one anyway; this is for the process that reads without any.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def read_batches(
@@ -31,7 +47,7 @@ def read_batches(
 ) -> Iterator[Tensor]:
     """What `read` gives for each of `batches`, in their order.
 
-    The processes end with the iterator, be it read to its end or not. They have one thread each. No random numbers
+    The processes end with the iterator, be it read to its end or not. `read` has one thread. No random numbers
     of this process are drawn.
 
     Args:

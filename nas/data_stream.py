@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -93,6 +94,7 @@ class StreamedImages:
 
     def _read(self, batches: list[Tensor], seed: int, crop: bool) -> Iterator[Images]:
         """Images at the positions of each batch; only their numbers go to the workers, no labels, no device."""
+        importlib.import_module("torchvision.transforms.v2")  # takes a second: here, not once in every worker
         on_cuda = self.y.device.type == "cuda"
         read = _Read(self.reader, self.numbers, self.shape, seed, crop)
         read_ones = read_batches(read, [batch.tolist() for batch in batches], self.workers, pinned=on_cuda)
@@ -123,7 +125,7 @@ class _Read:
             return self._crop(image) if self.crop else resized(image, self.shape[1:])
 
     def _crop(self, image: Tensor) -> Tensor:
-        from torchvision.transforms import v2  # a second to import, and seldom needed
+        from torchvision.transforms import v2  # not above: most data are in memory, and need none of it
 
         return v2.RandomResizedCrop(list(self.shape[1:]), scale=CROP_SCALE, antialias=True)(image)
 

@@ -312,7 +312,8 @@ def test_pictures_beside_the_parts_are_refused_and_other_folders_passed_over(spl
 def test_a_class_may_be_called_train(tmp_path):
     write_noise(tmp_path, {"bus": 10, "train": 10}, 8, 6)
     data = load(tmp_path)
-    assert data.classes == ("bus", "train")
+    write_noise(tmp_path / "train", {"steam": 5, "electric": 5}, 8, 6, first=100)
+    assert load(tmp_path).classes == data.classes == ("bus", "train")
     assert [len(part) for part in parts(data)] == [12, 4, 4]
 
 
@@ -355,10 +356,11 @@ def test_the_shift_follows_the_size(photos):
 # --- imbalance
 
 
-def test_a_rare_class_is_in_every_part(tmp_path):
+@pytest.mark.parametrize("val_share", [0.1, 0.9])
+def test_a_rare_class_is_in_every_part(tmp_path, val_share):
     write_noise(tmp_path, {"common": 60, "rare": 3, "seldom": 7}, 4, 4)
     for seed in range(5):
-        data = load(tmp_path, seed=seed, val_share=0.1)
+        data = load(tmp_path, seed=seed, val_share=val_share)
         counts = [torch.bincount(part.y, minlength=3).tolist() for part in parts(data)]
         assert min(min(count) for count in counts) >= 1
         assert np.sum(counts, axis=0).tolist() == [60, 3, 7]
