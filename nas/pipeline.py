@@ -112,7 +112,7 @@ def _judge(
     training = Training(network, job.data, recipe, seed, between_steps, job.teacher)
     identity = identity_of(arch.arch_id, recipe, seed, job.data.name, len(job.data.train))
     progress = checkpoint.restore(training, identity) if checkpoint else Progress()
-    yield Started(trial, sum(parameter.numel() for parameter in network.parameters()))
+    yield Started(trial, sum(parameter.numel() for parameter in network.parameters()), training.done)
     watch = Stopwatch(lambda: lane.waited_s, progress)
     try:
         for epoch in training.epochs():

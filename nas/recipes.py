@@ -50,7 +50,7 @@ class TrainConfig:
     )
     precision: str = key(
         "auto",
-        "of the training's arithmetic; auto: bf16 on CUDA that has it, else float32",
+        "of the training's arithmetic; auto: bf16 where the device has it (CPU: for networks without groups)",
         options=("auto", "float32", "bf16", "fp16"),
     )
     memory_format: str = key("auto", "auto: channels_last", options=("auto", "contiguous", "channels_last"))

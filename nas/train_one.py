@@ -21,6 +21,7 @@ from nas.networks.merging import MergePlan
 from nas.pipeline import Known, judge
 from nas.plugins import import_plugins
 from nas.trained import architecture_named
+from nas.training.allocator import keep_freed_memory
 from nas.training.checkpoint import Checkpoint
 from nas.trial import EpochEnded, Event, Proposed, TrialRecord, TrialState, records_of
 
@@ -62,6 +63,7 @@ def train_one(config: TrainCommandConfig, verbose: bool = True) -> dict[str, Any
     job = make_job(config)
     job.build(arch)  # refuses what cannot be, before anything is written
     out = _out(config, job)
+    keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     try:
@@ -81,8 +83,9 @@ def _trained(arch: Architecture, job: Job, out: Path, console: Console) -> dict[
         raise TrainingFailed(f"the training {record.state.value}: {record.reason}")
     trained, deployed, merges = kept.networks
     with meter.lane.working():
-        tested = dataclasses.replace(record, test_accuracy=job.judged(deployed, job.data.test, meter.lane.breathe))
-    metrics = job.metrics(tested, where)
+        accuracy = job.judged(deployed, job.data.test.to(job.device), meter.lane.breathe)
+    metrics = job.metrics(dataclasses.replace(record, test_accuracy=accuracy), where)
+    deployed = deployed.cpu()
     model = Model(arch, deployed, job.shipped(deployed), merges, job.data, metrics, trained)
     export_model(model, out)
     for name in TOLD:

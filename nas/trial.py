@@ -70,10 +70,11 @@ class Priced(Event):
 
 @dataclass(frozen=True)
 class Started(Event):
-    """Training begins."""
+    """Training begins, or goes on after so many `epochs` of an earlier process."""
 
     kind: ClassVar[str] = "started"
     train_params: int
+    epochs: int = 0
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,32 @@ def test_who_measures_within_its_own_work_lets_go_and_comes_back(tmp_path):
     assert is_free(tmp_path)
 
 
-def test_the_lane_is_let_go_once_a_chunk_is_over_and_no_sooner(tmp_path, monkeypatch):
+@pytest.fixture
+def awaited(monkeypatch):
+    """Somebody is always at the turnstile."""
+    monkeypatch.setattr(Lane, "_is_awaited", lambda self: True)
+
+
+def test_the_lane_is_kept_where_nobody_waits_and_let_go_where_somebody_does(tmp_path, monkeypatch):
+    now, settled = [100.0], []
+    monkeypatch.setattr(lanes.time, "monotonic", lambda: now[0])
+    lane = Lane("cpu", folder=tmp_path)
+    with lane.working(lambda: settled.append(None)):
+        now[0] += 2 * lanes.LONGEST_CHUNK_S
+        lane.breathe()
+        assert settled == []
+        now[0] += 2 * lanes.LONGEST_CHUNK_S
+        with (tmp_path / "cpu.turnstile").open() as waiting:
+            fcntl.flock(waiting, fcntl.LOCK_EX)
+            release = threading.Timer(0.2, lambda: fcntl.flock(waiting, fcntl.LOCK_UN))
+            release.start()
+            lane.breathe()
+            release.join()
+        assert len(settled) == 1
+        assert not is_free(tmp_path)
+
+
+def test_the_lane_is_let_go_once_a_chunk_is_over_and_no_sooner(tmp_path, monkeypatch, awaited):
     now, settled = [100.0], []
     monkeypatch.setattr(lanes.time, "monotonic", lambda: now[0])
     lane = Lane("cpu", folder=tmp_path)
@@ -69,7 +94,7 @@ def test_the_lane_is_let_go_once_a_chunk_is_over_and_no_sooner(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(("waited_s", "chunk_s"), [(0.0, lanes.CHUNK_S), (0.4, 0.4), (30.0, lanes.LONGEST_CHUNK_S)])
-def test_after_a_wait_work_goes_on_as_long_as_it_waited(tmp_path, monkeypatch, waited_s, chunk_s):
+def test_after_a_wait_work_goes_on_as_long_as_it_waited(tmp_path, monkeypatch, awaited, waited_s, chunk_s):
     now, settled, locked = [100.0], [], fcntl.flock
     waits = iter([waited_s])
 

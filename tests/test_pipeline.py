@@ -10,12 +10,12 @@ import nas
 from nas import pipeline
 from nas.config import LatencyConfig
 from nas.data import load_data
+from nas.job import Job
 from nas.latency.lane import Lane
 from nas.latency.meter import Meter
 from nas.networks.fading import fade
 from nas.networks.merging import MERGE_COSTS, apply_merges, merge_plan
 from nas.objectives import Constraint
-from nas.job import Job
 from nas.pipeline import Known, judge, known_from_dict, price
 from nas.reading import Reading
 from nas.recipes import TrainConfig, TrainOverrides
@@ -110,6 +110,7 @@ def test_a_trial_that_is_dropped_or_fails_leaves_the_lane(data, tmp_path, quick_
 
 def test_the_lane_can_be_had_at_every_step_of_a_training(data, tmp_path, monkeypatch):
     monkeypatch.setattr("nas.latency.lane.LONGEST_CHUNK_S", -1.0)  # every chunk is over
+    monkeypatch.setattr(Lane, "_is_awaited", lambda self: True)
     left = []
     leave = Lane._leave
     monkeypatch.setattr(Lane, "_leave", lambda self: (left.append(None), leave(self)))

@@ -15,10 +15,10 @@ import nas
 from nas.config import LatencyConfig
 from nas.data import load_data
 from nas.deploy import load_deployed
+from nas.job import Job
 from nas.networks.fusing import fuse
 from nas.networks.merging import apply_merges, conv_macs, plan_merges
 from nas.networks.quantized import QuantizedNetwork, quantize
-from nas.job import Job
 from nas.recipes import TrainConfig, TrainOverrides
 from nas.store import RunStore
 from nas.training.evaluation import evaluate

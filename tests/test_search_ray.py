@@ -1,7 +1,12 @@
+import contextlib
+import json
 import os
 import signal
+import threading
+import time
 
 import pytest
+from safetensors import SafetensorError, safe_open
 
 from tests.searching import events_of, proposals_of, small_search
 
@@ -52,24 +57,59 @@ def test_infeasible_and_exhausted_through_ray(cluster, tmp_path):
     assert len(run.trials) == 20
 
 
-def test_a_killed_worker_fails_its_trial_and_the_run_goes_on(cluster, tmp_path, monkeypatch):
+def kill_workers(monkeypatch, times, when):
+    """Kills the workers of trials as they report that they train, `times` times, once `when(trial)` holds."""
     from nas.tune.searcher import EventCallback
 
     passed_on, killed = EventCallback.on_trial_result, []
 
-    def kill_once(self, iteration, trials, trial, result, **info):
-        passed_on(self, iteration, trials, trial, result, **info)
-        if not killed and result.get("event", {}).get("event") == "started":
-            killed.append(result["event"]["trial"])
-            os.kill(result["pid"], signal.SIGKILL)
+    def kill_once_true(process, number):
+        while not when(number):
+            time.sleep(0.005)
+        os.kill(process, signal.SIGKILL)
 
-    monkeypatch.setattr(EventCallback, "on_trial_result", kill_once)
-    run = small_search(tmp_path, budget=6, **RAY, **{"train.epochs": 60})
+    def kill(self, iteration, trials, trial, result, **info):
+        passed_on(self, iteration, trials, trial, result, **info)
+        if len(killed) < times and result.get("event", {}).get("event") == "started":
+            number = result["event"]["trial"]
+            killed.append(number)
+            threading.Thread(target=kill_once_true, args=(result["pid"], number)).start()
+
+    monkeypatch.setattr(EventCallback, "on_trial_result", kill)
+    return killed
+
+
+def test_a_killed_worker_costs_the_epochs_since_its_last_rung_and_changes_nothing(cluster, tmp_path, monkeypatch):
+    same = {"budget": 3, "objectives": ["error", "macs"], "trials.concurrent": 1, "train.epochs": 40}
+    undisturbed = small_search(tmp_path, run="undisturbed", **same)
+
+    def at_20(trial):
+        file = tmp_path / "killed" / "checkpoints" / f"{trial}.safetensors"
+        with contextlib.suppress(OSError, SafetensorError), safe_open(file, framework="pt") as checkpoint:
+            return json.loads(checkpoint.metadata()["training"])["state"]["done"] == 20
+        return False
+
+    killed = kill_workers(monkeypatch, 1, at_20)
+    run = small_search(tmp_path, run="killed", **RAY, **same)
+    assert killed == [0]
+    starts = [event["epochs"] for event in events_of(run) if event["event"] == "started" and event["trial"] == 0]
+    assert starts == [0, 20]
+    rungs = [[e for e in events_of(each) if e["event"] == "rung"] for each in (undisturbed, run)]
+    assert [(e["accuracy"], e["loss"]) for e in rungs[0]] == [(e["accuracy"], e["loss"]) for e in rungs[1]]
+    assert run.trials["epochs"].tolist() == [40] * 3
+    assert not list((run.path / "checkpoints").iterdir())
+
+
+def test_a_worker_that_is_lost_too_often_fails_its_trial_and_the_run_goes_on(cluster, tmp_path, monkeypatch):
+    killed = kill_workers(monkeypatch, 2, lambda trial: True)
+    more = {"train.epochs": 60, "trials.retries": 1, "trials.concurrent": 1}
+    run = small_search(tmp_path, budget=4, **RAY, **more)
+    assert killed == [0, 0]
     lost = run.trials[run.trials["state"] == "failed"]
-    assert lost["trial"].tolist() == killed
+    assert lost["trial"].tolist() == [0]
     assert lost["reason"].str.startswith("worker lost").all()
-    assert (run.trials["state"] == "completed").sum() == 5
-    assert sum(event["event"] == "ended" for event in events_of(run)) == 6
+    assert (run.trials["state"] == "completed").sum() == 3
+    assert sum(event["event"] == "ended" for event in events_of(run)) == 4
 
 
 def test_a_run_is_resumed_through_ray(cluster, tmp_path):

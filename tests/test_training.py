@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from nas.training import failures, loop
 from nas.architecture import architecture_from_dict
 from nas.blocks import Auxiliary, Reduce
 from nas.data import Augmentation, ImageData, Images
@@ -16,11 +15,12 @@ from nas.networks.builder import build
 from nas.networks.fading import FadingActivation, fading
 from nas.networks.fusing import fuse
 from nas.recipes import TrainConfig
+from nas.training import failures, loop
 from nas.training.augmentation import augment
 from nas.training.evaluation import evaluate
 from nas.training.failures import Diverged, TimedOut, deadline
-from nas.training.losses import Labels, Loss, with_auxiliary
 from nas.training.loop import Training
+from nas.training.losses import Labels, Loss, with_auxiliary
 from nas.training.optimizer import schedule, warm_cosine
 
 TINY = architecture_from_dict(

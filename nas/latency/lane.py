@@ -59,10 +59,16 @@ class Lane:
             self._leave()
 
     def breathe(self) -> None:
-        """Between two steps of work: once a chunk is over, lets measurements that wait go first."""
+        """Between two steps of work: once a chunk is over, lets measurements that wait go first.
+
+        Where nobody waits the lane is kept: to let it go, one has to wait for the device.
+        """
         if self._working and time.monotonic() - self._since > self._chunk_s:
-            self._leave()
-            self._enter()
+            if self._is_awaited():
+                self._leave()
+                self._enter()
+            else:
+                self._since = time.monotonic()
 
     @contextlib.contextmanager
     def measuring(self, device: str) -> Iterator[None]:
@@ -94,6 +100,18 @@ class Lane:
                 yield
         finally:
             self.waited_s += time.monotonic() - begin
+
+    def _is_awaited(self) -> bool:
+        """Whether somebody is at the turnstile of one of the devices."""
+        for device in self._devices:
+            file = self._open(f"{device}.turnstile")
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            finally:
+                _release(file)
+        return False
 
     def _enter(self) -> None:
         begin = time.monotonic()

@@ -40,10 +40,10 @@ def evaluate(
     Raises:
         Diverged: a logit is not finite, so the network is no classifier.
     """
-    predicted, finite = [], []
+    predicted, finite, normalize = [], [], data.normalizer(images.y.device)
     for batch in images.batches(batch_size):
         between_batches()
-        logits = network(data.normalize(batch.x))
+        logits = network(normalize(batch.x))
         predicted.append(logits.argmax(1))
         finite.append(torch.isfinite(logits).all())
     if not torch.stack(finite).all():

@@ -16,9 +16,12 @@ from nas.recipes import TrainConfig
 from nas.training.augmentation import augment, mixed
 from nas.training.average import WeightAverage
 from nas.training.failures import Diverged
+from nas.training.graphs import Backward, faster, may_be_captured
 from nas.training.losses import Labels, Loss
 from nas.training.optimizer import make_optimizer, schedule
 from nas.training.precision import autocast, layout, training_dtype
+
+WORTH_A_GRAPH = 500  # steps from which a second of trying CUDA graphs is nothing
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,11 @@ class Training:
             ValueError: the device does not have the recipe's precision.
         """
         self._device = str(data.train.y.device)
-        self._dtype = training_dtype(recipe.precision, self._device)
+        self._dtype = training_dtype(recipe.precision, self._device, network)
         self._layout = layout(recipe)
         self._network = network.to(memory_format=self._layout)  # pyright: ignore[reportCallIssue]  # torch's overload
         self._data, self._recipe, self._seed, self._between_steps = data, recipe, seed, between_steps
+        self._normalize = data.normalizer(data.train.y.device)
         self._loss = Loss(recipe, data.class_counts, self._device, teacher)
         self._optimizer = make_optimizer(network, recipe)
         self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
@@ -87,6 +91,14 @@ class Training:
         self._steps = len(data.train) // self._batch_size
         self._total = self._steps * recipe.epochs
         self.done = 0
+        self._plain_backward: Backward = lambda x, y: self._backward(x, Labels(y))
+        self._may_graph = (
+            self._device.startswith("cuda")
+            and self._total >= WORTH_A_GRAPH
+            and not self._scaler.is_enabled()
+            and not recipe.mixup
+            and may_be_captured(network)
+        )
 
     def epochs(self) -> Iterator[Epoch]:
         """Trains, yielding after every epoch.
@@ -127,10 +139,10 @@ class Training:
         for group in self._optimizer.param_groups:
             group["lr"] = self._recipe.learning_rate * schedule(step, self._total, self._recipe)
         x, labels = self._prepared(x, y, generator)
-        with autocast(self._device, self._dtype):
-            loss = self._loss(self._network, x, labels)
-        self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        if self._may_graph:
+            self._may_graph = False
+            self._plain_backward = faster(self._plain_backward, self._network, x, y)
+        loss = self._backward(x, labels) if labels.partner is not None else self._plain_backward(x, y)
         if self._recipe.grad_clip:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self._parameters, self._recipe.grad_clip, foreach=True)
@@ -138,6 +150,14 @@ class Training:
         self._scaler.update()
         if self._average:
             self._average.update(step)
+        return loss
+
+    def _backward(self, x: Tensor, labels: Labels) -> Tensor:
+        """Leaves the gradient of a batch with the parameters; its loss ()."""
+        with autocast(self._device, self._dtype):
+            loss = self._loss(self._network, x, labels)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
         return loss.detach()
 
     def _prepared(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Labels]:
@@ -145,7 +165,7 @@ class Training:
         recipe = self._recipe
         if recipe.augment:
             x = augment(x, recipe, self._data.augmentation, generator)
-        x = self._data.normalize(x).contiguous(memory_format=self._layout)
+        x = self._normalize(x).contiguous(memory_format=self._layout)
         if not (recipe.augment and recipe.mixup):
             return x, Labels(y)
         x, partner, share = mixed(x, recipe.mixup, generator)

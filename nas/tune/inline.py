@@ -10,6 +10,7 @@ from nas.architecture import architecture_from_dict
 from nas.deploy import keep_deployed
 from nas.pipeline import judge
 from nas.store import RunStore
+from nas.training.allocator import keep_freed_memory
 from nas.training.checkpoint import Checkpoint
 from nas.tune.plan import Plan
 from nas.tune.search_state import SearchState
@@ -19,6 +20,7 @@ def run_inline(plan: Plan, state: SearchState, store: RunStore) -> None:
     """Runs trials until the search is over; Ctrl-C or the time budget leave the trial in flight unjudged."""
     before = torch.get_num_threads()
     torch.set_num_threads(plan.threads)
+    keep_freed_memory()
     job = plan.job.on_device()
     meter = job.meter()
     try:

@@ -195,6 +195,7 @@ def run_with_ray(node: MeasuringNode | None, plan: Plan, state: SearchState, sto
         job=plan.job,
         run_dir=str(store.path),
         threads=plan.threads,
+        gpus=plan.gpus_per_trial,
         node=node,
         plugins=plan.config.plugins,
         import_path=import_path(),

@@ -19,6 +19,7 @@ from nas.latency.meter import MeasuringNode
 from nas.pipeline import judge, known_from_dict
 from nas.plugins import import_plugins
 from nas.store import RunStore
+from nas.training.allocator import keep_freed_memory
 from nas.training.checkpoint import Checkpoint
 from nas.trial import Ended, EpochEnded, Event, event_to_dict
 
@@ -38,6 +39,7 @@ class ArchitectureTrainable(tune.Trainable):
         job: Job,
         run_dir: str,
         threads: int,
+        gpus: float,
         node: MeasuringNode | None,
         plugins: list[str],
         import_path: list[str],
@@ -45,6 +47,9 @@ class ArchitectureTrainable(tune.Trainable):
         """Called once an actor: keeps the data where it is trained on, then begins the first trial."""
         import_plugins(plugins, import_path)
         torch.set_num_threads(threads)
+        keep_freed_memory()
+        if job.device == "cuda" and 0 < gpus < 1:
+            torch.cuda.set_per_process_memory_fraction(gpus)  # a trial that wants too much fails alone
         self._job = job.on_device()
         self._meter = self._job.meter(node)
         self._store = RunStore(Path(run_dir))
