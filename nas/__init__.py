@@ -9,14 +9,18 @@ The map, in the order in which data passes:
       -> nas.networks      build(form="train" | "deploy"), fuse, plan_merges; nas.fusion is the algebra
       -> nas.layers        the deployed network's layers as values, without torch
       -> nas.cost, nas.latency   what the deploy form costs, before any training: counted, predicted, measured
-      -> nas.training      train, evaluate
+      -> nas.data          images: in memory, or streamed from disk
+      -> nas.recipes       how a network is trained, by kind of data
+      -> nas.training      the loop, its checkpoints, evaluation
+      -> nas.job           what all trainings of a search have in common
       -> nas.pipeline      THE SPINE: one architecture in, events out
       -> nas.trial         events and the TrialRecord that they add up to
       -> nas.store         runs/<run>/: events.jsonl is the truth
       -> nas.results       records as a table, the front, the picture
       -> nas.deploy        the front's networks as verified files
 
-`nas.tune` runs many trials (Ray or inline), `nas.samplers` proposes them, `nas.search` is the command.
+`nas.tune` runs many trials (Ray or inline), `nas.samplers` proposes them; `nas.search` is that command, `nas.train` the
+one that trains a single network (`nas.train_one`).
 The names below are loaded when they are first used: `import nas` loads neither torch nor ray.
 """
 

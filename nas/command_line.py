@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nas.config import SearchConfig, first_line, user_path
 from nas.config_fields import allowed_values, leaves, path_of, validate
+from nas.recipes import recipes_text
 
 ConfigT = TypeVar("ConfigT")
 
@@ -93,6 +94,8 @@ def help_text() -> str:
         "    python -m nas.search space=mobile budget=100\n"
         '    python -m nas.search space=reducenet data=photos/ "objectives=[error,params]" train.epochs=30\n\n'
         + table_of_keys(SearchConfig())
+        + "\n\n"
+        + recipes_text()
     )
 
 

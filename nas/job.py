@@ -77,9 +77,9 @@ class Job:
             load_weights(network, self.weights)
         return network.to(self.device)
 
-    def recipe(self, arch: Architecture) -> TrainConfig:
-        """How an architecture is trained."""
-        return make_recipe(self.data.kind, dict(arch.train), self.train)
+    def recipe(self, arch: Architecture | None = None) -> TrainConfig:
+        """How an architecture is trained; without one, what all of them begin from."""
+        return make_recipe(self.data.kind, dict(arch.train) if arch else {}, self.train)
 
     def on_device(self) -> Job:
         """The same job with the images that trials use on its device; test images stay where they are."""
@@ -111,7 +111,7 @@ class Job:
         if self.latency.dtype != "int8":
             return deployed
         # From all over the training data, which may be in the order of its classes.
-        images = self.data.normalize(self.data.train.spread(CALIBRATION_IMAGES))
+        images = self.data.normalize(self.data.train.spread(CALIBRATION_IMAGES)).cpu()
         return quantize(deployed, images, self.latency.threads)
 
     def judged(

@@ -93,6 +93,21 @@ def kind_of_data(images: int, side: int) -> str:
     return "tiny" if images < TINY_IMAGES else "small"
 
 
+def recipes_text() -> str:
+    """The recipes, a line for each kind of data, for people."""
+    sizes = {
+        "tiny": f"fewer than {TINY_IMAGES:,} training images",
+        "small": f"more images, of at most {SMALL_SIDE} pixels",
+        "pictures": f"larger than {SMALL_SIDE} pixels",
+    }
+    usual = {name: value for name, value in vars(TrainConfig()).items() if value is not None}
+    lines = [
+        f"  {kind} ({sizes[kind]}): " + " ".join(f"{name}={value}" for name, value in {**usual, **recipe}.items())
+        for kind, recipe in RECIPES.items()
+    ]
+    return "\n".join(["What of train is none above is left to the recipe of the kind of data:", *lines])
+
+
 def make_recipe(kind: str, of_architecture: Mapping[str, Value], given: TrainOverrides) -> TrainConfig:
     """The recipe of a training: what is given beats what the architecture says, and that the kind of data's recipe."""
     said = {name: value for name, value in vars(given).items() if value is not None}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from nas.command_line import exit_code, make, settings_from_words, table_of_keys
 from nas.config import TrainCommandConfig
+from nas.recipes import recipes_text
 
 USAGE = """Trains one network, fuses it, and leaves both forms with their figures in a folder.
 
@@ -23,7 +24,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0, 1 if the training failed, 2 for bad input, 130 for Ctrl-C."""
     words = sys.argv[1:] if words is None else list(words)
     if not words or any(word in ("-h", "--help", "help") for word in words):
-        print(USAGE + table_of_keys(TrainCommandConfig()))
+        print(f"{USAGE}{table_of_keys(TrainCommandConfig())}\n\n{recipes_text()}")
         return 0
     failures: list[str] = []
 

@@ -25,7 +25,15 @@ from nas.training.allocator import keep_freed_memory
 from nas.training.checkpoint import Checkpoint
 from nas.trial import EpochEnded, Event, Proposed, TrialRecord, TrialState, records_of
 
-TOLD = ("val_accuracy", "test_accuracy", "train_s", "params", "macs", "latency_ms")
+# What is printed of metrics.json, and how.
+TOLD = {
+    "val_accuracy": ".4f",
+    "test_accuracy": ".4f",
+    "train_s": ".1f",
+    "params": ",",
+    "macs": ",",
+    "latency_ms": ".4f",
+}
 
 
 class TrainingFailed(RuntimeError):
@@ -88,8 +96,10 @@ def _trained(arch: Architecture, job: Job, out: Path, console: Console) -> dict[
     deployed = deployed.cpu()
     model = Model(arch, deployed, job.shipped(deployed), merges, job.data, metrics, trained)
     export_model(model, out)
-    for name in TOLD:
-        console.print(f"{name:14} {metrics[name]:,}" if name != "train_s" else f"{name:14} {metrics[name]:.1f}")
+    if job.metric != "accuracy":
+        console.print(f"accuracy below is the {job.metric.replace('_', ' ')}", highlight=False)
+    for name, digits in TOLD.items():
+        console.print(f"{name:14} {metrics[name]:{digits}}", highlight=False)
     console.print(f"Files: {out}  (model.onnx, model.safetensors, train.safetensors, metrics.json)", highlight=False)
     return metrics
 

@@ -149,7 +149,7 @@ def _architecture(source: str, seed: int) -> Architecture:
 def _images(config: TargetConfig) -> tuple[Shape, int]:
     """Shape (C, H, W) of the images, and how many classes there are."""
     if config.input is None:
-        data = load_data(config.data, config.data_root, 0.25, 0)
+        data = load_data(config.data, config.data_root, 0.25, 0, config.data_options)
         return data.input_shape, data.num_classes
     sizes = config.input.lower().split("x")
     if len(sizes) != 3 or not all(re.fullmatch("[1-9][0-9]{0,4}", size) for size in sizes):

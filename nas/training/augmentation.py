@@ -70,7 +70,8 @@ def cut_out(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
 def _near(n: int, side: int, share: float, generator: torch.Generator) -> Tensor:
     """(N, side): which places are within half a square of a random centre."""
     centre = torch.randint(0, side, (n, 1), generator=generator, device=generator.device)
-    distance = (torch.arange(side, device=generator.device) - centre).abs()
+    # A quarter: squares of an even side have no pixel in their middle.
+    distance = (torch.arange(side, device=generator.device) - centre + 0.25).abs()
     return distance < share * side / 2
 
 

@@ -114,7 +114,7 @@ class Checkpoint:
                 said = json.loads((file.metadata() or {})[WORDS])
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
-        return said if {"identity", "state", "progress"} <= set(said) else None
+        return said if isinstance(said, dict) and {"identity", "state", "progress"} <= said.keys() else None
 
 
 def identity_of(arch_id: str, recipe: TrainConfig, seed: int, data: str, train_images: int) -> dict[str, Any]:

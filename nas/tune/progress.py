@@ -35,6 +35,7 @@ class ProgressView:
 
     def __init__(self, config: SearchConfig, enabled: bool) -> None:
         self._config = config
+        self._metric = config.metric.replace("_", " ")
         self._enabled = enabled
         terminal = Console()
         self._console = terminal if terminal.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
@@ -88,7 +89,7 @@ class ProgressView:
             f"{record.state.value:<10}",
         ]
         if record.accuracy is not None:
-            words.append(f"accuracy {record.accuracy:.4f}")
+            words.append(f"{self._metric} {record.accuracy:.4f}")
         if record.cost is not None:
             words += [f"{record.cost.latency.median_ms:8.4f} ms", f"{record.cost.params:>10,} params"]
         if record.accuracy is not None:
@@ -102,7 +103,15 @@ class ProgressView:
         if not self._enabled:
             return
         table = Table(title=f"Pareto front of {store.name}: {len(front)} networks", title_justify="left")
-        for name in ("trial", "val accuracy", "test accuracy", "latency ms", "95 % interval", "params", "MACs"):
+        for name in (
+            "trial",
+            f"val {self._metric}",
+            f"test {self._metric}",
+            "latency ms",
+            "95 % interval",
+            "params",
+            "MACs",
+        ):
             table.add_column(name, justify="right")
         for row in front.to_dict("records"):
             table.add_row(

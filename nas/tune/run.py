@@ -115,11 +115,29 @@ def _latency(plan: Plan, node: MeasuringNode | None) -> tuple[Meter, Conditions,
         check_feasible(plan.space, plan.job, meter)
     elif differing := differences(conditions_from_dict(plan.store.environment().get("latency", {})), where):
         raise ValueError(f"run={plan.name} cannot be continued: its latencies were measured with {differing}")
+    else:
+        _check_recipe(plan.store.environment().get("recipe", {}), plan)
     return meter, where, calibrated
 
 
+def _check_recipe(begun: dict[str, Any], plan: Plan) -> None:
+    """Holds that the run goes on as it began: another version of this program may have other recipes.
+
+    Raises:
+        ValueError: it would not.
+    """
+    now = dataclasses.asdict(plan.job.recipe())
+    differing = [f"train.{name}={value}" for name, value in begun.items() if now.get(name, value) != value]
+    if differing:
+        raise ValueError(f"run={plan.name} cannot be continued: its networks were trained with {', '.join(differing)}")
+
+
 def _new_store(plan: Plan, where: Conditions) -> RunStore:
-    environment = {**describe_environment(plan.job.device, plan.config.seed), "latency": dataclasses.asdict(where)}
+    environment = {
+        **describe_environment(plan.job.device, plan.config.seed),
+        "latency": dataclasses.asdict(where),
+        "recipe": dataclasses.asdict(plan.job.recipe()),
+    }
     return RunStore.create(plan.runs_dir, plan.name, plan.config, plan.space.text, environment)
 
 
