@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from nas.architecture import architecture_from_dict
-from nas.blocks import Auxiliary, Reduce
+from nas.blocks import Auxiliary
 from nas.data import Augmentation, ImageData, Images
 from nas.networks.builder import build
 from nas.networks.fading import FadingActivation, fading
@@ -22,15 +21,9 @@ from nas.training.failures import Diverged, TimedOut, deadline
 from nas.training.loop import Training
 from nas.training.losses import Labels, Loss, with_auxiliary
 from nas.training.optimizer import schedule, warm_cosine
+from tests.stripes import TINY, equal_states, linear, network, never, stripe_data, stripes
+from tests.stripes import run as train
 
-TINY = architecture_from_dict(
-    {
-        "schema": 1,
-        "stem": [{"block": "conv", "out_channels": 8}],
-        "stages": [[{"block": "reduce", "out_channels": 8, "bottleneck_width": 2.0}]],
-        "head": [{"block": "classifier"}],
-    }
-)
 AS_SUITS = TrainConfig()
 PLAIN = TrainConfig(epochs=2, batch_size=16, augment=False)
 
@@ -43,53 +36,8 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def stripes(n, seed):
-    """Noisy images of three classes: stripes across, stripes down, a chequerboard."""
-    generator = torch.Generator().manual_seed(seed)
-    y = torch.arange(n) % 3
-    rows, columns = torch.arange(8)[:, None] // 2, torch.arange(8)[None, :] // 2
-    across, down = (rows % 2).expand(8, 8).float(), (columns % 2).expand(8, 8).float()
-    patterns = torch.stack([across, down, ((rows + columns) % 2).float()])
-    x = patterns[y][:, None] + 0.3 * torch.randn(n, 1, 8, 8, generator=generator)
-    return Images(x, y)
-
-
-def stripe_data(n=96, augmentation=Augmentation(0, False)):  # noqa: B008
-    return ImageData(
-        name="stripes",
-        train=stripes(n, 0),
-        validation=stripes(99, 1),
-        test=stripes(30, 2),
-        classes=("across", "down", "chequers"),
-        mean=(0.5,),
-        std=(0.6,),
-        augmentation=augmentation,
-    )
-
-
-def network(seed=0, fade_share=0.7):
-    torch.manual_seed(seed)
-    blocks = [dataclasses.replace(b, fade_share=fade_share) if isinstance(b, Reduce) else b for b in TINY.stages[0]]
-    return build(dataclasses.replace(TINY, stages=(tuple(blocks),)), num_classes=3, input_shape=(1, 8, 8), form="train")
-
-
-def linear(seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-
-
-def never():
-    pass
-
-
 def run(model, data, config=PLAIN, seed=0, check_time=never):
-    return list(Training(model, data, config, seed, check_time).epochs())
-
-
-def equal_states(first, second):
-    a, b = first.state_dict(), second.state_dict()
-    assert a.keys() == b.keys()
-    return all(torch.equal(a[key], b[key]) for key in a)
+    return train(model, data, config, seed, check_time)
 
 
 # --- lam
