@@ -25,8 +25,12 @@ class DataConfig:
         low=1,
         high=4096,
     )
-    workers: int = key(
-        2, "processes that read images which do not fit into memory; 0: the training itself reads", low=0, high=256
+    workers: int | None = key(
+        None,
+        "processes that read images which do not fit into memory; default: on the CPU none, since its cores train; "
+        "4 for a GPU",
+        low=0,
+        high=256,
     )
     resident_gb: float = key(4.0, "larger data sets are read from disk anew in every epoch", "GB", low=0, high=100_000)
 

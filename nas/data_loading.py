@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -43,7 +44,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def read_batches(
-    read: Callable[[list[int]], Tensor], batches: Sequence[list[int]], workers: int, pinned: bool = False
+    read: Callable[[list[int]], Tensor], batches: Sequence[list[int]], workers: int | None, pinned: bool = False
 ) -> Iterator[Tensor]:
     """What `read` gives for each of `batches`, in their order.
 
@@ -53,12 +54,13 @@ def read_batches(
     Args:
         read: reads a batch; must be picklable.
         batches: what it is called with, once each.
-        workers: processes that read; 0: this one reads. A single batch is read by this one.
+        workers: processes that read; 0: this one reads; None: one a core. A single batch is read by this one.
         pinned: leave batches in pinned memory, from where they can be copied to a CUDA device in the background.
 
     Raises:
         ValueError: the one that `read` raised.
     """
+    workers = os.cpu_count() or 1 if workers is None else workers
     loader = DataLoader(
         _Batches(read, batches),
         batch_size=None,

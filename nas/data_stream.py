@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -15,6 +16,7 @@ from nas.data_images import Images, resized, shuffled_batches, spread_over
 from nas.data_loading import read_batches
 
 CROP_SCALE = (0.5, 1.0)  # share of a training image's area that a random crop keeps
+CUDA_WORKERS = 4  # the training itself needs one core
 READ_TOGETHER = 64  # images that are read at a time where no batch size is asked for
 
 
@@ -40,7 +42,7 @@ class StreamedImages:
         y: (N,), class numbers; batches go to the device that they are on.
         shape: (C, H, W) that all are brought to.
         dtype: torch.uint8 or torch.float32, as the reader gives them.
-        workers: processes that read; 0: the process that asks for the images.
+        workers: processes that read; 0: the process that asks for the images; None: 0, for a GPU 4.
     """
 
     reader: Reader
@@ -48,7 +50,7 @@ class StreamedImages:
     y: Tensor
     shape: tuple[int, int, int]
     dtype: torch.dtype
-    workers: int
+    workers: int | None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -86,9 +88,10 @@ class StreamedImages:
         return torch.cat([part.x for part in self._read(list(positions.split(READ_TOGETHER)), seed=0, crop=False)])
 
     def resident(self) -> Images:
-        """The same images in memory."""
+        """The same images in memory, read by all cores: nothing is trained yet."""
+        reading = replace(self, workers=os.cpu_count() if self.workers is None else self.workers)
         x = torch.empty((len(self), *self.shape), dtype=self.dtype, device=self.y.device)
-        for target, part in zip(x.split(READ_TOGETHER), self.batches(READ_TOGETHER), strict=True):
+        for target, part in zip(x.split(READ_TOGETHER), reading.batches(READ_TOGETHER), strict=True):
             target.copy_(part.x)
         return Images(x, self.y)
 
@@ -96,8 +99,9 @@ class StreamedImages:
         """Images at the positions of each batch; only their numbers go to the workers, no labels, no device."""
         importlib.import_module("torchvision.transforms.v2")  # takes a second: here, not once in every worker
         on_cuda = self.y.device.type == "cuda"
+        workers = (CUDA_WORKERS if on_cuda else 0) if self.workers is None else self.workers
         read = _Read(self.reader, self.numbers, self.shape, seed, crop)
-        read_ones = read_batches(read, [batch.tolist() for batch in batches], self.workers, pinned=on_cuda)
+        read_ones = read_batches(read, [batch.tolist() for batch in batches], workers, pinned=on_cuda)
         for batch, x in zip(batches, read_ones, strict=True):
             yield Images(x.to(self.y.device, non_blocking=True), self.y.index_select(0, batch))
 
@@ -159,7 +163,7 @@ class Pictures:
         """What all images take in memory, GB."""
         return len(self.y) * int(np.prod(self.shape)) * self.dtype.itemsize / 1e9
 
-    def part(self, numbers: Sequence[int] | np.ndarray, workers: int) -> StreamedImages:
+    def part(self, numbers: Sequence[int] | np.ndarray, workers: int | None) -> StreamedImages:
         """Some of the images."""
         chosen = np.asarray(numbers, dtype=np.int64)
         labels = torch.from_numpy(self.y[chosen])
