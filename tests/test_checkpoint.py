@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -58,7 +58,9 @@ RECIPES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(
+    max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)  # shrinking takes minutes
 @given(recipe=RECIPES, stops=st.lists(st.integers(0, EPOCHS), min_size=1, max_size=2).map(sorted))
 def test_a_continued_training_ends_where_an_undisturbed_one_does(tmp_path_factory, recipe, stops):
     undisturbed = training_of(recipe)

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
@@ -176,6 +177,12 @@ def interrupt(folder, monkeypatch, capsys, *words):
 def test_an_interrupted_training_goes_on_and_ends_like_an_undisturbed_one(trained, tmp_path, monkeypatch, capsys):
     words = ["arch=tiny", f"seed={fading_sample()}"]
     interrupt(tmp_path, monkeypatch, capsys, *words)
+    file = tmp_path / "out" / "checkpoint.safetensors"
+    with safe_open(file, framework="pt") as written:
+        said = json.loads(written.metadata()["training"])
+    # A long time that the first process took: it is part of the figure.
+    said["progress"]["train_s"] += 1000
+    save_file(load_file(file), file, metadata={"training": json.dumps(said)})
     assert command(tmp_path, *words) == 0
     printed = capsys.readouterr().out
     assert "epoch 3 of 6" in printed and "epoch 2 of 6" not in printed
@@ -186,7 +193,7 @@ def test_an_interrupted_training_goes_on_and_ends_like_an_undisturbed_one(traine
     before, after = metrics_of(folder), metrics_of(out)
     for name in ("val_accuracy", "test_accuracy", "params", "macs", "epochs", "recipe"):
         assert before[name] == after[name]
-    assert after["train_s"] > 0
+    assert after["train_s"] > said["progress"]["train_s"] > 1000
 
 
 def test_what_is_started_with_other_settings_begins_from_the_beginning(tmp_path, monkeypatch, capsys):

@@ -426,6 +426,17 @@ def test_without_augment_nothing_is_changed_at_all():
     assert equal_states(first, second)
 
 
+def test_images_are_changed_otherwise_in_every_epoch_and_by_every_seed(monkeypatch):
+    draws = []
+    monkeypatch.setattr(
+        loop, "augment", lambda x, recipe, how, rng: draws.append((torch.rand(1, generator=rng), torch.rand(1))) or x
+    )
+    for seed in (3, 4):
+        run(network(), stripe_data(32), TrainConfig(epochs=3, batch_size=32), seed)
+    for place in (0, 1):  # from the generator of the images, and from the global one
+        assert len({float(draw[place]) for draw in draws}) == 6
+
+
 # --- distillation
 
 
