@@ -26,10 +26,11 @@ from analysis.settings import from_words
 from nas.architecture import Architecture
 from nas.blocks import Block, Classifier, Conv, InvertedResidual, Reduce
 from nas.config import LatencyConfig
+from nas.cores import cores
 from nas.cost import count
 from nas.latency.backends import LATENCY_BACKENDS
 from nas.latency.lane import Lane
-from nas.latency.machine import cores, device_named, fingerprint, lane_of
+from nas.latency.machine import device_named, fingerprint, lane_of
 from nas.latency.measure import Variant, measure_interleaved
 from nas.latency.meter import Meter
 from nas.latency.prepared import NotSupported

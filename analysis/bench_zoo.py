@@ -89,7 +89,7 @@ def train_all(networks: dict[str, str], seeds: range, settings: Settings) -> pd.
     """Trains each network with each seed, several at a time; a row for each training, by name and seed."""
     jobs = [(name, arch, seed) for seed in seeds for name, arch in networks.items()]
     with ThreadPoolExecutor(settings.processes) as pool:
-        found = list(pool.map(lambda job: _train(*job, settings), jobs))
+        found = list(pool.map(lambda job: _train(job[0], job[1], job[2], settings), jobs))
     return pd.DataFrame(found)
 
 
@@ -144,18 +144,18 @@ def finalists(references: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
 def margins(references: pd.DataFrame, chosen: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFrame:
     """A row for each reference: latencies, mean test accuracies with standard deviations, the margin; in percent."""
     rows = []
-    for each in chosen.itertuples():
-        theirs = references[references.name == each.reference]
-        ours = trained[trained.name == f"trial-{each.trial}"]
+    for each in chosen.to_dict("records"):
+        theirs = references[references.name == each["reference"]]
+        ours = trained[trained.name == f"trial-{each['trial']}"]
         margin = ours.test_accuracy.mean() - theirs.test_accuracy.mean()
         error = (ours.test_accuracy.var() / len(ours) + theirs.test_accuracy.var() / len(theirs)) ** 0.5
         rows.append(
             {
-                "reference": each.reference,
+                "reference": each["reference"],
                 "latency_ms": theirs.latency_ms.median(),
                 "test": 100 * theirs.test_accuracy.mean(),
                 "std": 100 * theirs.test_accuracy.std(),
-                "trial": each.trial,
+                "trial": each["trial"],
                 "our_ms": ours.latency_ms.median(),
                 "our_test": 100 * ours.test_accuracy.mean(),
                 "our_std": 100 * ours.test_accuracy.std(),
@@ -170,6 +170,7 @@ def compare(settings: Settings) -> pd.DataFrame:
     """All of it: references, search, finalists; the table of margins."""
     out = Path(settings.out).expanduser()
     (out / "references").mkdir(parents=True, exist_ok=True)
+    _hold(settings, out / "settings.json")
     networks = {}
     for reference in settings.references:
         for width in settings.widths:
@@ -189,6 +190,18 @@ def compare(settings: Settings) -> pd.DataFrame:
     table = margins(references, chosen, trained)
     table.to_csv(out / "margins.csv", index=False)
     return table
+
+
+def _hold(settings: Settings, file: Path) -> None:
+    """Notes the settings of a comparison, or holds that it goes on with the same.
+
+    Raises:
+        ValueError: it was begun with others.
+    """
+    words = json.dumps(dataclasses.asdict(settings), indent=2)
+    if file.exists() and file.read_text() != words:
+        raise ValueError(f"out={settings.out} was begun with other settings ({file}); choose another folder")
+    file.write_text(words)
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ def load_run(path: str | Path) -> pd.DataFrame:
 
     The columns are those of `nas.results.COLUMNS` (units in their names; `on_front` marks the Pareto front by
     the latest latencies), then one for each choice of the search space. `attrs["objectives"]` holds the
-    names of the run's objectives.
+    names of the run's objectives, `attrs["metric"]` what its accuracy is taken of.
 
     Args:
         path: the run's folder, e.g. `runs/latest`.
@@ -27,4 +27,5 @@ def load_run(path: str | Path) -> pd.DataFrame:
     config = store.config()
     table = trial_table(store.records(), config)
     table.attrs["objectives"] = list(config.objectives)
+    table.attrs["metric"] = config.metric
     return table

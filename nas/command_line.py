@@ -101,7 +101,8 @@ def help_text() -> str:
 
 def table_of_keys(config: Any) -> str:
     """Every key of a configuration with type, default, unit and meaning, from its dataclasses."""
-    rows = [("config", "str", "none", "YAML file of settings; runs/NAME/config.yaml runs that search again")]
+    again = "; runs/NAME/config.yaml runs that search again" if isinstance(config, SearchConfig) else ""
+    rows = [("config", "str", "none", f"YAML file of settings{again}")]
     for key, (each, value) in leaves(config).items():
         meaning = each.metadata["meaning"]
         limits = allowed_values(each)

@@ -22,6 +22,7 @@ from nas.data_stream import Pictures, StreamedImages
 from nas.recipes import kind_of_data
 
 TEST_SHARE = 0.2  # of data that comes without a test set
+STATISTICS_CHUNK = 64  # images at a time that become float64
 TEST_SEED = 0  # the test set must not change with the seed of a search
 SAMPLE = 2000  # images that tell mean and standard deviation of streamed ones
 
@@ -208,10 +209,12 @@ def _of_pictures(
 def _mean_and_std(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation (1 where it is 0) by channel, in pieces: a copy in float64 may not fit."""
     pixels = x[:, 0].numel()
-    mean = sum(part.sum(dim=(0, 2, 3), dtype=torch.float64) for part in x.split(1000)) / pixels
+    mean = sum(part.sum(dim=(0, 2, 3), dtype=torch.float64) for part in x.split(STATISTICS_CHUNK)) / pixels
     assert isinstance(mean, Tensor)
     centred = mean.reshape(1, -1, 1, 1)
-    variance = sum(((part - centred) ** 2).sum(dim=(0, 2, 3)) for part in x.split(1000)) / max(1, pixels - 1)
+    variance = sum(((part - centred) ** 2).sum(dim=(0, 2, 3)) for part in x.split(STATISTICS_CHUNK)) / max(
+        1, pixels - 1
+    )
     assert isinstance(variance, Tensor)
     std = torch.where(variance > 0, variance.sqrt(), torch.ones_like(variance))
     return tuple(mean.tolist()), tuple(std.tolist())

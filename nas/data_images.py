@@ -32,6 +32,11 @@ class Images:
         _, channels, height, width = self.x.shape
         return channels, height, width
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """torch.uint8 or torch.float32."""
+        return self.x.dtype
+
     def to(self, device: str) -> Images:
         """The same on another device."""
         return Images(self.x.to(device), self.y.to(device))

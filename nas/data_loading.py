@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+from nas.cores import cores
 
 
 class _Batches(Dataset[Tensor | str]):
@@ -60,7 +61,7 @@ def read_batches(
     Raises:
         ValueError: the one that `read` raised.
     """
-    workers = os.cpu_count() or 1 if workers is None else workers
+    workers = cores() if workers is None else workers
     loader = DataLoader(
         _Batches(read, batches),
         batch_size=None,

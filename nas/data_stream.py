@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas.cores import cores
 from nas.data_images import Images, resized, shuffled_batches, spread_over
 from nas.data_loading import read_batches
 
@@ -89,7 +89,7 @@ class StreamedImages:
 
     def resident(self) -> Images:
         """The same images in memory, read by all cores: nothing is trained yet."""
-        reading = replace(self, workers=os.cpu_count() if self.workers is None else self.workers)
+        reading = replace(self, workers=cores() if self.workers is None else self.workers)
         x = torch.empty((len(self), *self.shape), dtype=self.dtype, device=self.y.device)
         for target, part in zip(x.split(READ_TOGETHER), reading.batches(READ_TOGETHER), strict=True):
             target.copy_(part.x)

@@ -18,12 +18,15 @@ from torch import nn
 from nas.architecture import Architecture
 from nas.config import first_line
 from nas.data import ImageData
+from nas.files import write_at_once
 from nas.networks.builder import build
 from nas.networks.fusing import unfused_norms
 from nas.networks.merging import MergePlan, apply_merges, merge_plan_from_json
 from nas.networks.quantized import shipped_bytes
 
 MERGES = "merges"  # key of the merge plan in a weights file's metadata
+VERIFIED_IMAGES = 10_000
+BATCH_PIXELS = 2**21  # values of a batch of images: at a time 10 of 3x224x224, or 700 of 3x32x32
 TOLERANCE = 1e-4  # largest difference of ONNX Runtime's outputs over the largest output
 
 
@@ -85,36 +88,45 @@ class Model:
 
 
 def export_model(model: Model, directory: Path) -> None:
-    """Writes architecture.json, model.safetensors, model.onnx and metrics.json, after verifying the ONNX file.
+    """Leaves a model's files (`write_model`) in a folder, in place of what was there.
 
     The folder is made under another name and renamed last: it is there in full or not at all.
 
     Raises:
-        ExportFailed: the file's outputs or predictions on the test images differ from the network's.
+        ExportFailed: see `write_model`.
     """
     draft = directory.with_name(f".{directory.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
     try:
-        (draft / "architecture.json").write_text(model.architecture.to_json() + "\n", encoding="utf-8")
-        save_weights(model.network, model.merges, draft / "model.safetensors")
-        if model.trained is not None:
-            _save_state(model.trained, draft / "train.safetensors")
-        (draft / "model.onnx").write_bytes(shipped_bytes(model.shipped, model.data.input_shape))
-        difference = _verify_onnx(model.shipped, model.data, draft / "model.onnx")
-        metrics = {
-            **model.metrics,
-            "input": _input_words(model.data),
-            "classes": list(model.data.classes),
-            "unfused_norms": unfused_norms(model.network),
-            "merged": [list(segment) for segment in model.merges.segments],
-            "onnx_difference": difference,
-        }
-        (draft / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        write_model(model, draft)
         shutil.rmtree(directory, ignore_errors=True)
         draft.rename(directory)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_model(model: Model, folder: Path) -> None:
+    """Writes architecture.json, model.safetensors, model.onnx, and last, after verifying the ONNX file, metrics.json.
+
+    Raises:
+        ExportFailed: the file's outputs or predictions on test images differ from the network's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "architecture.json").write_text(model.architecture.to_json() + "\n", encoding="utf-8")
+    save_weights(model.network, model.merges, folder / "model.safetensors")
+    if model.trained is not None:
+        _save_state(model.trained, folder / "train.safetensors")
+    (folder / "model.onnx").write_bytes(shipped_bytes(model.shipped, model.data.input_shape))
+    difference = _verify_onnx(model.shipped, model.data, folder / "model.onnx")
+    metrics = {
+        **model.metrics,
+        "input": _input_words(model.data),
+        "classes": list(model.data.classes),
+        "unfused_norms": unfused_norms(model.network),
+        "merged": [list(segment) for segment in model.merges.segments],
+        "onnx_difference": difference,
+    }
+    write_at_once(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
 
 def _input_words(data: ImageData) -> dict[str, Any]:
@@ -128,13 +140,14 @@ def _input_words(data: ImageData) -> dict[str, Any]:
 
 
 def _verify_onnx(shipped: nn.Module, data: ImageData, file: Path) -> float:
-    """The largest difference over the largest output, on the test images."""
+    """The largest difference over the largest output, on test images from all over."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     largest = difference = 0.0
-    for batch in data.test.batches(1000):
-        images = data.normalize(batch.x.cpu())
+    verified = data.test.spread(VERIFIED_IMAGES).cpu()
+    for batch in verified.split(max(1, BATCH_PIXELS // verified[0].numel())):
+        images = data.normalize(batch)
         with torch.inference_mode():
             expected = shipped(images).cpu().numpy()
         given = np.asarray(session.run(["logits"], {"images": images.numpy()})[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+import nas
 from nas.architecture import Architecture
 from nas.config import JobConfig, LatencyConfig, user_path
 from nas.data import ImageData, ImageSet, load_data
@@ -77,9 +79,9 @@ class Job:
             load_weights(network, self.weights)
         return network.to(self.device)
 
-    def recipe(self, arch: Architecture | None = None) -> TrainConfig:
-        """How an architecture is trained; without one, what all of them begin from."""
-        return make_recipe(self.data.kind, dict(arch.train) if arch else {}, self.train)
+    def recipe(self, arch: Architecture) -> TrainConfig:
+        """How an architecture is trained."""
+        return make_recipe(self.data.kind, dict(arch.train), self.train)
 
     def on_device(self) -> Job:
         """The same job with the images that trials use on its device; test images stay where they are."""
@@ -124,6 +126,22 @@ class Job:
         """
         return evaluate(self.shipped(deployed), self.data, images, self.metric, between_batches=between_batches)
 
+    def identity(self, arch: Architecture) -> dict[str, Any]:
+        """What makes an architecture's training this one, JSON-ready: with another of these it would go another way."""
+        train, recipe = self.data.train, self.recipe(arch)
+        return {
+            "version": nas.__version__,
+            "arch_id": arch.arch_id,
+            "recipe": asdict(recipe),
+            "seed": training_seed(self.seed, arch),
+            "weights": None if self.weights is None else hashlib.sha256(self.weights.read_bytes()).hexdigest(),
+            "data": self.data.name,
+            "images": [len(train), *train.shape, type(train).__name__],
+            "mean": list(self.data.mean),  # other pixels, other means
+            "std": list(self.data.std),
+            "class_counts": list(self.data.class_counts),
+        }
+
     def metrics(self, record: TrialRecord, where: Conditions) -> dict[str, Any]:
         """What has to be told of a judged network, JSON-ready; `where` is where its latency was measured."""
         assert record.cost is not None
@@ -154,7 +172,6 @@ def make_job(config: JobConfig, constraints: tuple[Constraint, ...] = (), timeou
         ValueError: a data set, device, precision or teacher that cannot be.
     """
     device = _device(config)
-    training_dtype(config.train.precision or "auto", device)
     data = load_data(config.data, config.data_root, config.val_share, config.seed, config.data_options)
     given = config.train
     if given.teacher_weights and not given.teacher:
@@ -162,6 +179,7 @@ def make_job(config: JobConfig, constraints: tuple[Constraint, ...] = (), timeou
             f"train.teacher_weights={given.teacher_weights} needs train.teacher=zoo/NAME or torchvision/NAME"
         )
     teacher = load_teacher(given.teacher, given.teacher_weights, data) if given.teacher else None
+    check_recipe(make_recipe(data.kind, {}, given), data, device)
     weights = user_path("weights", config.weights).absolute() if config.weights else None
     return Job(
         data,
@@ -176,6 +194,21 @@ def make_job(config: JobConfig, constraints: tuple[Constraint, ...] = (), timeou
         metric=config.metric,
         teacher=teacher,
     )
+
+
+def check_recipe(recipe: TrainConfig, data: ImageData, device: str) -> None:
+    """Holds a recipe against the images and the device.
+
+    Raises:
+        ValueError: a precision that the device lacks, or RandAugment of images that it is not defined for.
+    """
+    training_dtype(recipe.precision, device)
+    channels = data.input_shape[0]
+    if recipe.randaugment and recipe.augment and (channels not in (1, 3) or data.train.dtype != torch.uint8):
+        raise ValueError(
+            f"train.randaugment={recipe.randaugment} is not allowed with data={data.name}: its operations are for "
+            "bytes of grey or RGB images; allowed: 0"
+        )
 
 
 def _device(config: JobConfig) -> str:

@@ -5,7 +5,8 @@
       -> build the train form -> train -> fuse -> merge by the plan -> quantize, if asked -> evaluate what ships
 
 The cost is read from the deploy form before there is anything to train, and the accuracy from the deploy form
-after training: what is reported is what is shipped. This module knows neither Ray nor files.
+after training: what is reported is what is shipped. This module knows no Ray, and of files only that a training may be
+written down in one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from nas.networks.fusing import fuse
 from nas.networks.merging import MergePlan, apply_merges
 from nas.objectives import Constraint
 from nas.reading import Cost, Reading, reading_from_dict
-from nas.training.checkpoint import Checkpoint, Progress, Stopwatch, identity_of
+from nas.training.checkpoint import Checkpoint, Progress, Stopwatch
 from nas.training.failures import Diverged, TimedOut, deadline
 from nas.training.loop import Training
 from nas.trial import Ended, EpochEnded, Event, Priced, Rung, Started, TrialState
@@ -110,7 +111,7 @@ def _judge(
 
     network, recipe, seed = job.build(arch), job.recipe(arch), training_seed(job.seed, arch)
     training = Training(network, job.data, recipe, seed, between_steps, job.teacher)
-    identity = identity_of(arch.arch_id, recipe, seed, job.data.name, len(job.data.train))
+    identity = job.identity(arch)
     progress = checkpoint.restore(training, identity) if checkpoint else Progress()
     yield Started(trial, sum(parameter.numel() for parameter in network.parameters()), training.done)
     watch = Stopwatch(lambda: lane.waited_s, progress)

@@ -77,7 +77,7 @@ else:
 
 RECIPES: dict[str, dict[str, Value]] = {
     "tiny": {},
-    "small": {"batch_size": 128, "epochs": 12},
+    "small": {"batch_size": 128, "epochs": 20},
     "pictures": {"epochs": 30},
 }
 

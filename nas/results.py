@@ -170,7 +170,9 @@ def plot_front(trials: pd.DataFrame, objectives: Sequence[str] | None = None, ti
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"{x_name} ({OBJECTIVES[x_name].unit})")
-    axes.set_ylabel(f"{y_name} ({OBJECTIVES[y_name].unit})")
+    metric = trials.attrs.get("metric", "accuracy")
+    unit = OBJECTIVES[y_name].unit if y_name != "error" or metric == "accuracy" else f"1 - {metric}, validation images"
+    axes.set_ylabel(f"{y_name} ({unit})")
     axes.set_title(title)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
@@ -181,6 +183,7 @@ def write_results(store: RunStore) -> None:
     """Derives `trials.csv`, `pareto.csv` and `pareto.png` from a run's events."""
     config = store.config()
     trials = trial_table(store.records(), config)
+    trials.attrs["metric"] = config.metric
     trials.to_csv(store.path / "trials.csv", index=False)
     front_table(trials, config.objectives).to_csv(store.path / "pareto.csv", index=False)
     title = f"{store.name}: space {Path(config.space).stem}, data {Path(config.data).name}"

@@ -196,6 +196,16 @@ class RunStore:
         draft.replace(link)
 
 
+def run_of(spec: str) -> RunStore | None:
+    """The run that `RUN:TRIAL` names (`runs/latest:12`); None where that is no such word.
+
+    Raises:
+        ValueError: there is no such run.
+    """
+    run, colon, number = spec.rpartition(":")
+    return RunStore.open(run) if colon and number.isdigit() else None
+
+
 def check_new(runs_dir: Path, name: str) -> None:
     """Checks that a run of this name can be made.
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from nas.command_line import exit_code, make, settings_from_words, table_of_keys
 from nas.config import TrainCommandConfig
+from nas.config_fields import leaves
 from nas.recipes import recipes_text
+from nas.store import run_of
 
 USAGE = """Trains one network, fuses it, and leaves both forms with their figures in a folder.
 
     python -m nas.train arch=zoo/resnet20 data=cifar10 out=resnet20
-    python -m nas.train arch=runs/latest:12 data=digits train.epochs=60     # a trial of a run, for longer
+    python -m nas.train arch=runs/latest:12 train.epochs=60     # a trial of a run, with its data, for longer
     python -m nas.train arch=reducenet seed=3 data=photos/ metric=macro_f1  # a sample of a space
 
 An interrupted training goes on where it was when the same command is given again.
@@ -29,7 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
     failures: list[str] = []
 
     def act() -> None:
-        config = make(settings_from_words(words, TrainCommandConfig), TrainCommandConfig)
+        config = make(_with_run(settings_from_words(words, TrainCommandConfig)), TrainCommandConfig)
         # Only now: --help and a mistyped key should not wait for torch.
         from nas.train_one import TrainingFailed, train_one
 
@@ -42,6 +45,15 @@ def main(words: Sequence[str] | None = None) -> int:
     for failure in failures:
         print(f"nas.train: {failure}", file=sys.stderr)
     return 1 if failures else code
+
+
+def _with_run(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, and where the architecture is a run's trial, that run's under them: data, split, recipe."""
+    store = run_of(str(settings.get("arch", "")))
+    if store is None:
+        return settings
+    known = leaves(TrainCommandConfig())
+    return {key: value for key, (_, value) in leaves(store.config()).items() if key in known} | settings
 
 
 if __name__ == "__main__":

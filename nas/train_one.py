@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from nas.architecture import Architecture
-from nas.config import TrainCommandConfig, user_path
-from nas.deploy import Model, export_model
-from nas.job import Job, make_job
+from nas.config import TrainCommandConfig, first_line, user_path
+from nas.cores import cores
+from nas.deploy import Model, write_model
+from nas.job import Job, check_recipe, make_job
 from nas.latency.meter import Meter
 from nas.networks.merging import MergePlan
 from nas.pipeline import Known, judge
 from nas.plugins import import_plugins
-from nas.trained import architecture_named
+from nas.trained import anchored_teacher, architecture_named
 from nas.training.allocator import keep_freed_memory
 from nas.training.checkpoint import Checkpoint
+from nas.training.failures import Diverged
 from nas.trial import EpochEnded, Event, Proposed, TrialRecord, TrialState, records_of
 
 # What is printed of metrics.json, and how.
@@ -34,6 +37,9 @@ TOLD = {
     "macs": ",",
     "latency_ms": ".4f",
 }
+
+
+CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.json"
 
 
 class TrainingFailed(RuntimeError):
@@ -68,40 +74,71 @@ def train_one(config: TrainCommandConfig, verbose: bool = True) -> dict[str, Any
     if config.arch is None:
         raise ValueError("arch is missing; allowed: architecture.json, zoo/NAME, RUN:TRIAL or a search space")
     arch = architecture_named(config.arch, config.seed)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **anchored_teacher(config.train)))
     job = make_job(config)
     job.build(arch)  # refuses what cannot be, before anything is written
-    out = _out(config, job)
+    check_recipe(job.recipe(arch), job.data, job.device)
+    out = _out(config, arch, job)
     keep_freed_memory()
     before = torch.get_num_threads()
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    torch.set_num_threads(config.threads or cores())
     try:
-        return _trained(arch, job.on_device(), out, Console(quiet=not verbose))
+        return _trained(
+            arch, job.on_device(), out, Console(quiet=not verbose, markup=False, soft_wrap=True, highlight=False)
+        )
     finally:
         torch.set_num_threads(before)
 
 
 def _trained(arch: Architecture, job: Job, out: Path, console: Console) -> dict[str, Any]:
-    meter, kept = job.meter(), _Kept()
+    meter, kept, checkpoint = job.meter(), _Kept(), Checkpoint(out / CHECKPOINT, _every)
     where = job.conditions(meter.instrument())
     counts = ", ".join(f"{len(getattr(job.data, part)):,} {part}" for part in ("train", "validation", "test"))
     shape = "x".join(map(str, job.data.input_shape))
-    console.print(f"data {job.data.name}: {job.data.num_classes} classes, {shape}; {counts} images", highlight=False)
-    record = _judged(arch, job, meter, kept, Checkpoint(out / "checkpoint.safetensors", _every), console)
+    console.print(f"data {job.data.name}: {job.data.num_classes} classes, {shape}; {counts} images")
+    record = _judged(arch, job, meter, kept, checkpoint, console)
+    if record.reason.startswith("diverged"):
+        checkpoint.discard()  # it would diverge again
     if record.state is not TrialState.COMPLETED or kept.networks is None:
         raise TrainingFailed(f"the training {record.state.value}: {record.reason}")
     trained, deployed, merges = kept.networks
     with meter.lane.working():
-        accuracy = job.judged(deployed, job.data.test.to(job.device), meter.lane.breathe)
+        try:
+            accuracy = job.judged(deployed, job.data.test.to(job.device), meter.lane.breathe)
+        except Diverged as error:
+            raise TrainingFailed(f"the training {error}") from None
     metrics = job.metrics(dataclasses.replace(record, test_accuracy=accuracy), where)
     deployed = deployed.cpu()
-    model = Model(arch, deployed, job.shipped(deployed), merges, job.data, metrics, trained)
-    export_model(model, out)
+    _write(Model(arch, deployed, job.shipped(deployed), merges, job.data, metrics, trained), out)
+    checkpoint.discard()
     if job.metric != "accuracy":
-        console.print(f"accuracy below is the {job.metric.replace('_', ' ')}", highlight=False)
+        console.print(f"accuracy below is the {job.metric.replace('_', ' ')}")
     for name, digits in TOLD.items():
-        console.print(f"{name:14} {metrics[name]:{digits}}", highlight=False)
-    console.print(f"Files: {out}  (model.onnx, model.safetensors, train.safetensors, metrics.json)", highlight=False)
+        console.print(f"{name:14} {metrics[name]:{digits}}")
+    console.print(f"Files: {out}  (model.onnx, model.safetensors, train.safetensors, metrics.json)")
     return metrics
+
+
+def _write(model: Model, out: Path) -> None:
+    """Leaves a model's files in `out`, metrics.json last; what was trained is kept even where ONNX fails.
+
+    Raises:
+        TrainingFailed: the ONNX file could not be made, or is not the network.
+    """
+    draft = out / ".model.tmp"  # within, since `out` itself may be a mounted disk or a link
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        write_model(model, draft)
+    except Exception as error:  # whatever an exporter or a runtime raises
+        (draft / "model.onnx").unlink(missing_ok=True)
+        raise TrainingFailed(
+            f"the network was trained, and is in {out}, but not as ONNX: {first_line(error)}"
+        ) from None
+    finally:
+        if draft.exists():
+            for file in sorted(draft.iterdir(), key=lambda file: file.name == METRICS):
+                file.replace(out / file.name)
+            draft.rmdir()
 
 
 def _judged(
@@ -120,7 +157,7 @@ def _judged(
                 bar.update(task, completed=event.epochs, doing=f"loss {event.loss:.4f}")
                 if not bar.disable:
                     continue
-                console.print(f"epoch {event.epochs} of {epochs}: loss {event.loss:.4f}", highlight=False)
+                console.print(f"epoch {event.epochs} of {epochs}: loss {event.loss:.4f}")
     (record,) = records_of(events)
     return record
 
@@ -130,22 +167,36 @@ def _every(epochs: int) -> range:
     return range(1, epochs)
 
 
-def _out(config: TrainCommandConfig, job: Job) -> Path:
-    """The folder that the files go to.
+def _out(config: TrainCommandConfig, arch: Architecture, job: Job) -> Path:
+    """The folder that the files go to, which is not made yet.
 
     Raises:
-        ValueError: it holds something else than an unfinished training, or cannot be made.
+        ValueError: it holds something else than this training, unfinished, or cannot be written to.
     """
     assert config.arch is not None
-    name = f"train-{Path(config.arch).stem}-{Path(job.data.name).stem}-{config.seed}".replace(":", "-")
-    out = user_path("out", config.out or Path("runs") / name).absolute()
-    allowed = {"checkpoint.safetensors"}
+    name = arch.arch_id if Path(config.arch).stem == "architecture" else Path(config.arch).stem
+    default = f"train-{name}-{Path(job.data.name).stem}-{config.seed}".replace(":", "-")
+    out = user_path("out", config.out or Path("runs") / default).resolve()
     try:
-        if out.exists() and {each.name for each in out.iterdir() if not each.name.endswith(".tmp")} - allowed:
-            raise ValueError(
-                f"out={out} exists and is not empty; allowed: a new folder, or one of an unfinished training"
-            )
-        out.mkdir(parents=True, exist_ok=True)
+        held = {each.name for each in out.iterdir()} if out.exists() else set()
+        home = next(folder for folder in (out, *out.parents) if folder.exists())
     except OSError as error:
-        raise ValueError(f"out={out} cannot be made: {error}") from None
+        raise ValueError(f"out={out} cannot be made: {first_line(error)}") from None
+    if not (home.is_dir() and os.access(home, os.W_OK)):
+        raise ValueError(f"out={out}: {home} is not a folder that can be written to")
+    if held - {CHECKPOINT, ".model.tmp"}:
+        raise ValueError(f"out={out} is not empty; allowed: a new folder, or that of an unfinished training")
+    begun, now = Checkpoint(out / CHECKPOINT).identity(), job.identity(arch)
+    if begun is not None and begun != now:
+        differing = ", ".join(_differing(begun, now))
+        raise ValueError(
+            f"out={out} holds an unfinished training with other settings ({differing}); allowed: those, or a new folder"
+        )
     return out
+
+
+def _differing(begun: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two identities, by name."""
+    recipes = [each.get("recipe", {}) for each in (begun, now)]
+    names = [name for name in now if name != "recipe" and begun.get(name) != now[name]]
+    return names + [f"train.{name}" for name in recipes[1] if recipes[0].get(name) != recipes[1][name]]

@@ -13,8 +13,9 @@ from nas.data import ImageData
 from nas.deploy import load_deployed
 from nas.networks.builder import build
 from nas.networks.weights import load_weights
+from nas.recipes import TrainOverrides
 from nas.space_file import load_architecture, load_space, space_names, zoo_names
-from nas.store import RunStore
+from nas.store import RunStore, run_of
 from nas.trial import TrialRecord
 
 WAYS = "a folder that nas.train wrote, RUN:TRIAL, zoo/NAME or torchvision/NAME"
@@ -26,14 +27,28 @@ def trial_of(spec: str) -> tuple[RunStore, TrialRecord] | None:
     Raises:
         ValueError: there is no such run, or it has no such trial that has ended.
     """
-    run, colon, number = spec.rpartition(":")
-    if not colon or not number.isdigit():
+    store = run_of(spec)
+    if store is None:
         return None
-    store = RunStore.open(user_path("run", run))
+    number = int(spec.rpartition(":")[2])
     records = {record.trial: record for record in store.records()}
-    if int(number) not in records:
-        raise ValueError(f"{run} has no trial {number} that has ended; it has {len(records)} of them")
-    return store, records[int(number)]
+    if number not in records:
+        raise ValueError(f"{store.path} has no trial {number} that has ended; it has {len(records)} of them")
+    return store, records[number]
+
+
+def anchored_teacher(given: TrainOverrides) -> dict[str, str]:
+    """The paths of a teacher and its weights, where they are given, absolute: `runs/latest` may soon be another run."""
+    found: dict[str, str] = {}
+    if given.teacher and given.teacher_weights:
+        found["teacher_weights"] = str(user_path("train.teacher_weights", given.teacher_weights).absolute())
+    if given.teacher:
+        run, colon, number = given.teacher.rpartition(":")
+        if user_path("train.teacher", given.teacher).exists():
+            found["teacher"] = str(user_path("train.teacher", given.teacher).resolve())
+        elif colon and number.isdigit() and user_path("train.teacher", run).exists():
+            found["teacher"] = f"{user_path('train.teacher', run).resolve()}:{number}"
+    return found
 
 
 def load_teacher(spec: str, weights: str | None, data: ImageData) -> nn.Module:
@@ -51,7 +66,7 @@ def load_teacher(spec: str, weights: str | None, data: ImageData) -> nn.Module:
     try:
         with torch.no_grad():
             logits = teacher(torch.zeros(2, *data.input_shape))
-    except RuntimeError as error:
+    except Exception as error:  # foreign networks refuse images in their own ways
         raise ValueError(
             f"train.teacher={spec} cannot take images of {data.input_shape}: {first_line(error)}"
         ) from None
@@ -82,7 +97,7 @@ def _load(spec: str, weights: Path | None, data: ImageData) -> nn.Module:
     if kind == "zoo":
         arch = load_architecture(spec)
         network = build(arch, num_classes=data.num_classes, input_shape=data.input_shape)
-        load_weights(network, weights)
+        load_weights(network, weights, whole=True)
         return network
     return _of_torchvision(name, weights, data.num_classes)
 

@@ -26,10 +26,10 @@ class Thread:
             with contextlib.suppress(EOFError):
                 target(*args, theirs)
 
-        self.process, self._thread = self, threading.Thread(target=act, daemon=True)
+        self._thread = threading.Thread(target=act, daemon=True)
         self._thread.start()
 
-    def terminate(self):
+    def end(self):
         self.pipe.close()  # it waits for a word
         self.join()
 
@@ -64,7 +64,7 @@ def test_networks_and_trainings_at_a_time_are_kept_apart():
 def check(out, printed):
     written = pd.read_csv(out)
     assert list(written.columns) == ["network", "contestant", "concurrent", "round", "images_per_s"]
-    assert written.contestant.tolist() == [*CONTESTANTS, "ours"]
+    assert written.contestant.tolist() == [*CONTESTANTS, "together"]
     assert (written.network == "tiny").all() and (written.images_per_s > 0).all()
     ours, _, bare, _ = written.images_per_s
     lines = printed.splitlines()

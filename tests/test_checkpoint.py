@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from nas import pipeline
 from nas.data import Augmentation
-from nas.recipes import TrainConfig
+from nas.recipes import TrainConfig, TrainOverrides
 from nas.training import checkpoint as checkpoints
-from nas.training.checkpoint import Checkpoint, Progress, Stopwatch, identity_of, rungs
+from nas.training.checkpoint import Checkpoint, Progress, Stopwatch, rungs
 from nas.training.failures import Diverged
 from nas.training.loop import Training
 from tests.searching import events_of, small_search
@@ -23,7 +23,7 @@ from tests.stripes import DEEP, equal_states, never, stripe_bytes, stripe_job
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = stripe_bytes(64, Augmentation(1, True))
 EPOCHS = 4
-IDENTITY = identity_of("a" * 12, TrainConfig(), 3, "stripes", 64)
+IDENTITY = {"arch_id": "a" * 12, "recipe": dataclasses.asdict(TrainConfig()), "seed": 3, "images": [64, 1, 8, 8]}
 
 
 def training_of(recipe, seed=3, built=0):
@@ -98,15 +98,6 @@ def test_a_checkpoint_says_how_far_the_training_is(tmp_path):
 # --- whose training it is
 
 
-OTHERS = {
-    "another architecture": {"arch_id": "b" * 12},
-    "another recipe": {"recipe": TrainConfig(learning_rate=0.02)},
-    "another seed": {"seed": 4},
-    "other data": {"data": "spots"},
-    "more images": {"train_images": 65},
-}
-
-
 def from_the_beginning(file, identity=IDENTITY):
     """A training that finds nothing to continue from in a file is left as it was made."""
     training, fresh = training_of({"epochs": 3}, built=7), training_of({"epochs": 3}, built=7)
@@ -125,12 +116,30 @@ def written(tmp_path):
     return file
 
 
-@pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS.keys())
-def test_another_training_starts_from_the_beginning(written, change):
-    same = {"arch_id": "a" * 12, "recipe": TrainConfig(), "seed": 3, "data": "stripes", "train_images": 64}
+def test_another_training_starts_from_the_beginning(written):
     training = training_of({"epochs": 3})
-    assert written.restore(training, identity_of(**same)) == Progress(2.0, 1.0, 0.5) and training.done == 2
-    assert from_the_beginning(written, identity_of(**{**same, **change}))
+    assert written.restore(training, dict(IDENTITY)) == Progress(2.0, 1.0, 0.5) and training.done == 2
+    assert written.identity() == IDENTITY
+    for name in IDENTITY:
+        assert from_the_beginning(written, {**IDENTITY, name: "another"}), name
+
+
+def test_what_changes_a_training_changes_its_identity(tmp_path):
+    job = stripe_job(DATA, epochs=3)
+    weights = tmp_path / "x.safetensors"
+    weights.write_bytes(b"some weights")
+    others = [
+        dataclasses.replace(job, seed=job.seed + 1),
+        dataclasses.replace(job, train=TrainOverrides(epochs=3, learning_rate=0.02)),
+        dataclasses.replace(job, weights=weights),
+        dataclasses.replace(job, data=dataclasses.replace(DATA, name="spots")),
+        dataclasses.replace(job, data=stripe_bytes(72, Augmentation(1, True))),
+    ]
+    identities = [json.dumps(each.identity(DEEP)) for each in (job, *others)]
+    assert len(set(identities)) == len(identities)
+    weights.write_bytes(b"other weights")
+    assert json.dumps(others[2].identity(DEEP)) != identities[3]
+    assert json.loads(identities[0]) == dataclasses.replace(job, merge="none").identity(DEEP)
 
 
 def changed(each, value):
@@ -138,16 +147,17 @@ def changed(each, value):
     if "options" in each.metadata:
         return next(option for option in each.metadata["options"] if option != value)
     if value is None:
-        return "x"
-    return not value if isinstance(value, bool) else value + 1
+        return {"shift": 1, "flip": True, "dropout": 0.5, "drop_path": 0.5}.get(each.name, "x")
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, int) else value / 2 or 0.5
 
 
 @pytest.mark.parametrize("each", dataclasses.fields(TrainConfig), ids=lambda each: each.name)
 def test_every_setting_makes_another_training_of_it(each):
-    recipe = TrainConfig()
-    other = dataclasses.replace(recipe, **{each.name: changed(each, getattr(recipe, each.name))})
-    identities = [identity_of("a" * 12, made, 3, "stripes", 64) for made in (recipe, other)]
-    assert identities[0] == IDENTITY != identities[1]
+    value = changed(each, getattr(TrainConfig(), each.name))
+    identities = [stripe_job(DATA, **given).identity(DEEP) for given in ({}, {each.name: value})]
+    assert identities[0] == stripe_job(DATA).identity(DEEP) != identities[1]
 
 
 # --- files that are no such thing

@@ -16,7 +16,7 @@ from nas.latency.backends import backend_for
 from nas.latency.reference import batch_of_noise
 from nas.networks.fusing import fuse
 from nas.training import graphs, loop
-from nas.training.checkpoint import Checkpoint, Progress, identity_of
+from nas.training.checkpoint import Checkpoint, Progress
 from nas.training.evaluation import evaluate
 from nas.training.loop import Training
 from nas.training.precision import training_dtype
@@ -144,7 +144,7 @@ def test_every_option_works_on_cuda():
 def test_a_training_is_continued_on_cuda(tmp_path, precision):
     job = cuda_job(stripe_data(96), epochs=4, batch_size=16, ema=0.9, precision=precision)
     recipe = job.recipe(TINY)
-    identity = identity_of(TINY.arch_id, recipe, 0, "stripes", 96)
+    identity = job.identity(TINY)
     file = Checkpoint(tmp_path / "x.safetensors")
     undisturbed = Training(job.build(TINY), job.data, recipe, 0, never)
     losses = []

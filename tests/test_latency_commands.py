@@ -8,10 +8,10 @@ import nas
 from nas import search
 from nas.command_line import make_config, settings_from_words
 from nas.config_fields import leaves
+from nas.cores import cores
 from nas.latency.__main__ import main
 from nas.latency.backends import LATENCY_BACKENDS
 from nas.latency.conditions import conditions_from_dict
-from nas.latency.machine import cores
 from nas.latency.predictor import load_predictor
 from nas.latency.table import NETWORK, look_up, read_table
 from nas.networks.merging import merge_plan

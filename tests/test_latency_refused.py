@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nas.config import LatencyConfig
-from nas.latency.machine import cores
+from nas.cores import cores
 from nas.latency.measure import Variant, measure, measure_interleaved
 from nas.latency.reference import REFERENCE_SHAPE, reference_network
 from tests.lanes import is_free

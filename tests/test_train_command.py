@@ -196,11 +196,22 @@ def test_an_interrupted_training_goes_on_and_ends_like_an_undisturbed_one(traine
     assert after["train_s"] > said["progress"]["train_s"] > 1000
 
 
-def test_what_is_started_with_other_settings_begins_from_the_beginning(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("train.learning_rate=0.02", "train.learning_rate"),
+        ("data.image_size=12", "images, mean, std"),
+        ("val_share=0.3", "images, mean, std, class_counts"),
+        ("seed=77", "arch_id, seed"),
+    ],
+)
+def test_an_unfinished_training_is_not_continued_nor_replaced_by_another(tmp_path, monkeypatch, capsys, word, named):
     words = ["arch=tiny", f"seed={fading_sample()}"]
     interrupt(tmp_path, monkeypatch, capsys, *words)
-    assert command(tmp_path, *words, "train.learning_rate=0.02") == 0
-    assert "epoch 1 of 6" in capsys.readouterr().out
+    before = (tmp_path / "out" / "checkpoint.safetensors").read_bytes()
+    err = refused(tmp_path, capsys, *words, word)
+    assert "unfinished training" in err and f"({named}" in err, err
+    assert (tmp_path / "out" / "checkpoint.safetensors").read_bytes() == before
 
 
 # --- bad input
@@ -237,7 +248,7 @@ def test_a_folder_with_something_in_it_is_refused_and_kept(trained, tmp_path, ca
     folder, _ = trained
     before = {each.name: each.read_bytes() for each in folder.iterdir()}
     err = refused(folder.parent, capsys, "arch=tiny")
-    assert f"out={folder} exists and is not empty" in err
+    assert f"out={folder} is not empty" in err
     assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
     (tmp_path / "out").write_text("a file")
     assert f"out={tmp_path / 'out'}" in refused(tmp_path, capsys, "arch=tiny")
@@ -253,7 +264,7 @@ def test_a_training_that_diverges_says_so_and_leaves_no_result(tmp_path, capsys,
     assert command(tmp_path, "arch=tiny", ema, *EXPLODES) == 1
     err = capsys.readouterr().err
     assert err.startswith("nas.train: ") and "diverged" in err and err.count("\n") == 1, err
-    assert {each.name for each in (tmp_path / "out").iterdir()} <= {"checkpoint.safetensors"}
+    assert not list((tmp_path / "out").glob("*"))
     assert command(tmp_path, "arch=tiny", "train.epochs=1") == 0, "the folder can be used again"
 
 

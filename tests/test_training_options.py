@@ -19,6 +19,7 @@ from torchvision.ops import StochasticDepth
 import nas
 from nas.blocks import Auxiliary
 from nas.data import Augmentation, ImageData, Images
+from nas.job import check_recipe
 from nas.networks.builder import build
 from nas.networks.fading import FadingActivation
 from nas.networks.fusing import fuse
@@ -359,9 +360,21 @@ def test_randaugment_is_decided_by_the_seed_and_keeps_bytes_bytes(channels, magn
     assert all(each.shape == x.shape and each.dtype == torch.uint8 for each in made)
 
 
-def test_randaugment_leaves_float_images_alone():
-    x = bytes_of().float()
-    assert torch.equal(randaugmented(x, 9), x)
+@pytest.mark.parametrize("channels", [2, 3])
+def test_randaugment_is_refused_for_images_that_it_is_not_defined_for(channels):
+    x = torch.zeros(4, channels, 8, 8, dtype=torch.float32 if channels == 3 else torch.uint8)
+    data = dataclasses.replace(stripe_bytes(64), train=Images(x, torch.zeros(4, dtype=torch.int64)))
+    with pytest.raises(ValueError, match=r"train\.randaugment=9 is not allowed.*grey or RGB"):
+        check_recipe(TrainConfig(randaugment=9), data, "cpu")
+    check_recipe(TrainConfig(randaugment=9, augment=False), data, "cpu")
+
+
+def test_randaugment_stretches_digits_and_brings_them_back():
+    x = bytes_of() // 16  # 0 to 15
+    torch.manual_seed(0)
+    changed = randaugmented(x, 9)
+    assert changed.dtype == torch.uint8 and int(changed.max()) <= 15
+    assert len(changed.unique()) > 8  # operations for 0 to 255 would leave next to nothing of it
 
 
 def test_randaugments_magnitude_counts():

@@ -68,7 +68,7 @@ class Lane:
                 self._leave()
                 self._enter()
             else:
-                self._since = time.monotonic()
+                self._since, self._chunk_s = time.monotonic(), CHUNK_S
 
     @contextlib.contextmanager
     def measuring(self, device: str) -> Iterator[None]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from nas.cores import cores
+
 
 def device_name(device: str) -> str:
     """The processor that `device` ("cpu", "cuda", "cuda:1") means on this machine."""
@@ -57,11 +59,6 @@ def check_threads(threads: int) -> None:
     """
     if threads > cores():
         raise ValueError(f"latency.threads={threads} is not allowed; allowed: 1 to {cores()}, the cores here")
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from torch import nn
 
 from nas.config import LatencyConfig
 from nas.config_fields import validate
+from nas.cores import cores
 from nas.latency.backends import backend_for
 from nas.latency.conditions import timed_device
 from nas.latency.lane import Lane
-from nas.latency.machine import check_threads, cores, cpu_time, device_named, lane_of, load_between
+from nas.latency.machine import check_threads, cpu_time, device_named, lane_of, load_between
 from nas.latency.measurement import LatencyMeasurement, Shape
 from nas.latency.prepared import TABLE, Prepared, fastest, not_supported
 from nas.latency.reference import batch_of_noise, reference, reference_name

@@ -17,7 +17,7 @@ from nas.networks.heads import AuxiliaryBlock, ClassifierBlock, ConvClassifierBl
 NOT_WEIGHTS = ("num_batches_tracked", ".lam")
 
 
-def load_weights(network: Network, file: Path) -> None:
+def load_weights(network: Network, file: Path, whole: bool = False) -> None:
     """Fills a network in train form with the weights of a file, in place.
 
     State dicts of our own train forms are matched by name. Others are by order and shape: our modules register their
@@ -28,6 +28,7 @@ def load_weights(network: Network, file: Path) -> None:
         network: the train form.
         file: `.safetensors`, or `.pt`/`.pth` with a state dict. The latter are read without running any code that
             they may hold (`weights_only`).
+        whole: whether the last layer has to fit as well.
 
     Raises:
         ValueError: the file cannot be read, or holds another network's weights.
@@ -45,7 +46,8 @@ def load_weights(network: Network, file: Path) -> None:
         try:
             # safetensors sorts its tensors by name.
             named = set(names) == set(given)
-            pairs = _matched(targets, [(name, given[name]) for name in names] if named else list(given.items()))
+            kept = [target._replace(may_stay=target.may_stay and not whole) for target in targets]
+            pairs = _matched(kept, [(name, given[name]) for name in names] if named else list(given.items()))
         except ValueError as error:
             reasons.append(str(error))
             continue

@@ -76,12 +76,16 @@ def _near(n: int, side: int, share: float, generator: torch.Generator) -> Tensor
 
 
 def randaugmented(x: Tensor, magnitude: int) -> Tensor:
-    """RandAugment (arXiv:1909.13719) of byte images, as torchvision has it; others are left as they are."""
-    if x.dtype != torch.uint8:
-        return x
+    """RandAugment (arXiv:1909.13719) of grey or RGB images of bytes, as torchvision has it.
+
+    Some of its operations count on values from 0 to 255. Images that do not use them all, such as digits from 0 to 16,
+    are stretched for it, and brought back.
+    """
     transform = v2.RandAugment(num_ops=2, magnitude=magnitude, fill=None)
-    # Some operations are defined for grey and RGB only; then nothing is said of other channels.
-    return torch.cat([transform(group) for group in x.split(RANDAUGMENT_GROUP)])
+    stretch = 255 / x.amax().clamp(min=1)
+    stretched = (x * stretch).round().to(torch.uint8)
+    changed = torch.cat([transform(group) for group in stretched.split(RANDAUGMENT_GROUP)])
+    return (changed / stretch).round().to(torch.uint8)
 
 
 def mixed(x: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:

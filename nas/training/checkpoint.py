@@ -14,7 +14,6 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from nas.recipes import TrainConfig
 from nas.training.loop import Training
 
 WORDS = "training"  # key of the JSON in the file's metadata
@@ -78,7 +77,7 @@ class Checkpoint:
 
         Args:
             training: between two epochs.
-            identity: what makes it this training, JSON-ready (`identity_of`).
+            identity: what makes it this training, JSON-ready.
             progress: what it has used up.
         """
         tensors, words = training.state()
@@ -92,6 +91,11 @@ class Checkpoint:
             draft.replace(self.file)
         finally:
             draft.unlink(missing_ok=True)
+
+    def identity(self) -> dict[str, Any] | None:
+        """Of the training that is written down; None where there is none."""
+        said = self._words()
+        return None if said is None else said["identity"]
 
     def restore(self, training: Training, identity: dict[str, Any]) -> Progress:
         """Continues a training from what is written down; from its beginning if that is another training, or none."""
@@ -115,9 +119,3 @@ class Checkpoint:
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
         return said if isinstance(said, dict) and {"identity", "state", "progress"} <= said.keys() else None
-
-
-def identity_of(arch_id: str, recipe: TrainConfig, seed: int, data: str, train_images: int) -> dict[str, Any]:
-    """What makes a training this one: with any other of these it would go another way."""
-    recipe_words = dataclasses.asdict(recipe)
-    return {"arch_id": arch_id, "recipe": recipe_words, "seed": seed, "data": data, "train_images": train_images}

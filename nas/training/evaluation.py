@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, recall_score
 from torch import nn
 
 from nas.data import ImageData, ImageSet
 from nas.training.failures import Diverged
 
-METRICS: dict[str, Callable[..., float]] = {
-    "accuracy": accuracy_score,
-    "balanced_accuracy": balanced_accuracy_score,  # mean over the classes of the share that is recognized
-    "macro_f1": lambda true, predicted: float(f1_score(true, predicted, average="macro")),
+BATCH_PIXELS = {"cpu": 2**20, "cuda": 2**24}  # values of a batch of images
+SMALLEST_BATCH, LARGEST_BATCH = 8, {"cpu": 250, "cuda": 4000}
+
+# Classes that no image is of, as a small validation set may lack some, do not count.
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": lambda true, said: float(accuracy_score(true, said)),
+    "balanced_accuracy": lambda true, said: float(
+        recall_score(true, said, labels=np.unique(true), average="macro", zero_division=0)  # pyright: ignore
+    ),
+    "macro_f1": lambda true, said: float(
+        f1_score(true, said, labels=np.unique(true), average="macro", zero_division=0)  # pyright: ignore
+    ),
 }
 
 
@@ -24,7 +34,7 @@ def evaluate(
     data: ImageData,
     images: ImageSet,
     metric: str = "accuracy",
-    batch_size: int = 250,
+    batch_size: int | None = None,
     between_batches: Callable[[], None] = lambda: None,
 ) -> float:
     """A metric in [0, 1] of a network in eval mode.
@@ -34,14 +44,14 @@ def evaluate(
         data: which knows how images are normalized.
         images: what it is judged by.
         metric: a key of `METRICS`.
-        batch_size: images at a time.
+        batch_size: images at a time; by default as many as suits the device and their size.
         between_batches: called before each batch.
 
     Raises:
         Diverged: a logit is not finite, so the network is no classifier.
     """
     predicted, finite, normalize = [], [], data.normalizer(images.y.device)
-    for batch in images.batches(batch_size):
+    for batch in images.batches(batch_size or suitable_batch_size(images)):
         between_batches()
         logits = network(normalize(batch.x))
         predicted.append(logits.argmax(1))
@@ -49,3 +59,10 @@ def evaluate(
     if not torch.stack(finite).all():
         raise Diverged("diverged: the fused network's outputs are not finite")
     return float(METRICS[metric](images.y.cpu().numpy(), torch.cat(predicted).cpu().numpy()))
+
+
+def suitable_batch_size(images: ImageSet) -> int:
+    """Images at a time that keep a device busy and do not fill its memory."""
+    device = images.y.device.type
+    fitting = BATCH_PIXELS[device] // math.prod(images.shape)
+    return min(max(SMALLEST_BATCH, fitting), LARGEST_BATCH[device])

@@ -42,7 +42,7 @@ class Graphed:
         for parameter in self._parameters:
             parameter.grad = None
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._loss = backward(self._x, self._y)
         self._gradients = [parameter.grad for parameter in self._parameters]
 
@@ -69,7 +69,7 @@ def faster(backward: Backward, network: nn.Module, x: Tensor, y: Tensor) -> Back
     before = [buffer.clone() for buffer in network.buffers()]
     try:
         graphed = Graphed(backward, network, x, y)
-        same = _difference(backward, graphed, network, x, y) < SAME
+        same = _same(backward, graphed, network, x, y)
         better = same and _seconds(graphed, x, y) < WORTH_IT * _seconds(backward, x, y)
     except RuntimeError:  # what cannot be captured, or does not fit into the memory twice, is trained as it is
         return backward
@@ -80,16 +80,16 @@ def faster(backward: Backward, network: nn.Module, x: Tensor, y: Tensor) -> Back
     return graphed if better else backward
 
 
-def _difference(first: Backward, second: Backward, network: nn.Module, x: Tensor, y: Tensor) -> float:
-    """The norm of the difference of their gradients, over that of the first."""
+def _same(first: Backward, second: Backward, network: nn.Module, x: Tensor, y: Tensor) -> bool:
+    """Whether both leave the same gradient."""
     first(x, y)
     wanted = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
     second(x, y)
     given = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     if len(given) != len(wanted):
-        return float("inf")
+        return False
     squares = sum(float((a - b).square().sum()) for a, b in zip(wanted, given, strict=True))
-    return (squares / sum(float(a.square().sum()) for a in wanted)) ** 0.5
+    return squares <= SAME**2 * sum(float(a.square().sum()) for a in wanted)
 
 
 def _seconds(backward: Backward, x: Tensor, y: Tensor) -> float:

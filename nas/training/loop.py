@@ -73,6 +73,8 @@ class Training:
         self._layout = layout(recipe)
         self._network = network.to(memory_format=self._layout)  # pyright: ignore[reportCallIssue]  # torch's overload
         self._data, self._recipe, self._seed, self._between_steps = data, recipe, seed, between_steps
+        # Whether images may be moved: those that are streamed are cropped at random then.
+        self._moves = recipe.augment and (data.augmentation.shift if recipe.shift is None else recipe.shift) > 0
         self._normalize = data.normalizer(data.train.y.device)
         self._loss = Loss(recipe, data.class_counts, self._device, teacher)
         self._optimizer = make_optimizer(network, recipe)
@@ -120,14 +122,14 @@ class Training:
 
     def _epoch(self) -> float:
         """Trains for one epoch; its mean loss."""
-        seed = (self._seed * 1_000_003 + self.done) % 2**63
-        generator = torch.Generator(self._device).manual_seed(seed)
+        seed = (self._seed * 1_000_003 + self.done) * 3 % 2**62
+        generator = torch.Generator(self._device).manual_seed(seed + 1)
         loss_sum = torch.zeros((), device=self._device)
         cuda = [torch.cuda.current_device()] if self._device.startswith("cuda") else []
         step = self.done * self._steps
         with torch.random.fork_rng(cuda):
-            torch.manual_seed(seed)  # of dropout, stochastic depth, RandAugment
-            for batch in self._data.train.shuffled(self._batch_size, seed, self._recipe.augment):
+            torch.manual_seed(seed + 2)  # of dropout, stochastic depth, RandAugment
+            for batch in self._data.train.shuffled(self._batch_size, seed, self._moves):
                 self._between_steps()
                 loss_sum += self._step(batch.x, batch.y, step, generator)
                 step += 1

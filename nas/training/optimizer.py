@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,10 +21,12 @@ def make_optimizer(network: nn.Module, recipe: TrainConfig) -> torch.optim.Optim
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    # Fused kernels do not wait for the device either where a scaler has found that a step is to be skipped.
+    kind: dict[str, Any] = {"fused": True} if any(p.is_cuda for p in parameters) else {"foreach": True}
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.learning_rate, foreach=True)
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, **kind)
     momentum = recipe.momentum
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=momentum, nesterov=momentum > 0, foreach=True)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=momentum, nesterov=momentum > 0, **kind)
 
 
 def schedule(step: int, total: int, recipe: TrainConfig) -> float:

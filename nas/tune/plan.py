@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.block_fields import Value
 from nas.command_line import given_keys, make_config
 from nas.config import LatencyConfig, SearchConfig, seconds, user_path
 from nas.config_fields import leaves
 from nas.data import DATASETS
-from nas.job import Job, make_job
+from nas.job import Job, check_recipe, make_job
 from nas.objectives import get_objectives
 from nas.plugins import import_plugins
+from nas.recipes import TrainConfig, make_recipe
 from nas.results import make_constraints
 from nas.samplers import make_sampler
 from nas.space import SearchSpace
 from nas.space_file import load_space, space_names
 from nas.space_train import check_given
 from nas.store import RunStore, check_new
+from nas.trained import anchored_teacher
 
 # What may differ when a run is resumed; everything else would mix two searches in one run.
 MAY_CHANGE = (
@@ -32,6 +35,8 @@ MAY_CHANGE = (
     "runs_dir",
     "trials.concurrent",
     "trials.timeout",
+    "trials.retries",
+    "data.workers",
     "latency.calibration",
 )
 MAY_CHANGE_PREFIX = "ray."
@@ -62,6 +67,12 @@ class Plan:
     time_budget_s: float | None
 
     @property
+    def recipe(self) -> TrainConfig:
+        """What all trainings begin from: the recipe with what the space fixes."""
+        fixed = {name: options[0] for name, options in self.space.train.items() if len(options) == 1}
+        return make_recipe(self.job.data.kind, fixed, self.job.train)
+
+    @property
     def runs_dir(self) -> Path:
         """The folder of all runs."""
         return Path(self.config.runs_dir)
@@ -85,6 +96,8 @@ def make_plan(settings: Mapping[str, Any]) -> Plan:
     check_given(config.train, space.train, space.name)
     store = _store_to_continue(config, space) if config.resume else None
     job = make_job(config, make_constraints(config.constraints), timeout_s)
+    for choices in _each_train_option(space):
+        check_recipe(make_recipe(job.data.kind, choices, config.train), job.data, job.device)
     if job.weights is not None:
         _check_weights(job, space)
     if config.ray.address is None:  # else another machine may be the one that measures
@@ -107,6 +120,7 @@ def _anchored(config: SearchConfig) -> SearchConfig:
         "runs_dir": str(user_path("runs_dir", config.runs_dir).resolve()),
         "data_root": str(user_path("data_root", config.data_root).resolve()),
         "latency": _anchored_files(config.latency),
+        "train": dataclasses.replace(config.train, **anchored_teacher(config.train)),
     }
     if config.weights:
         changes["weights"] = str(user_path("weights", config.weights).absolute())
@@ -115,6 +129,11 @@ def _anchored(config: SearchConfig) -> SearchConfig:
     if config.space not in space_names() and user_path("space", config.space).is_file():
         changes["space"] = str(user_path("space", config.space).absolute())
     return dataclasses.replace(config, **changes)
+
+
+def _each_train_option(space: SearchSpace) -> list[dict[str, Value]]:
+    """Each option of the space's `train` section by itself."""
+    return [{name: option} for name, options in space.train.items() for option in options]
 
 
 def _anchored_files(config: LatencyConfig) -> LatencyConfig:

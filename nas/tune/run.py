@@ -126,7 +126,7 @@ def _check_recipe(begun: dict[str, Any], plan: Plan) -> None:
     Raises:
         ValueError: it would not.
     """
-    now = dataclasses.asdict(plan.job.recipe())
+    now = dataclasses.asdict(plan.recipe)
     differing = [f"train.{name}={value}" for name, value in begun.items() if now.get(name, value) != value]
     if differing:
         raise ValueError(f"run={plan.name} cannot be continued: its networks were trained with {', '.join(differing)}")
@@ -136,7 +136,7 @@ def _new_store(plan: Plan, where: Conditions) -> RunStore:
     environment = {
         **describe_environment(plan.job.device, plan.config.seed),
         "latency": dataclasses.asdict(where),
-        "recipe": dataclasses.asdict(plan.job.recipe()),
+        "recipe": dataclasses.asdict(plan.recipe),
     }
     return RunStore.create(plan.runs_dir, plan.name, plan.config, plan.space.text, environment)
 

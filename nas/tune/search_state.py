@@ -13,6 +13,7 @@ from nas.latency.memory import LatencyMemory
 from nas.pipeline import Known
 from nas.reading import Reading
 from nas.store import RunStore
+from nas.training.checkpoint import Checkpoint
 from nas.trial import Ended, EpochEnded, Event, Priced, TrialRecord, TrialState, records_of, unfinished
 from nas.tune.forecast import Forecast
 from nas.tune.study import Study, Suggestion, as_proposal
@@ -113,7 +114,7 @@ class SearchState:
         if isinstance(event, Ended):
             (record,) = records_of(events)
             del self._live[event.trial]
-            self._store.checkpoint_file(event.trial).unlink(missing_ok=True)
+            Checkpoint(self._store.checkpoint_file(event.trial)).discard()
             self.records.append(record)
             self._study.tell(suggestion, record)
         self._watch(event, self)

@@ -49,7 +49,8 @@ class ArchitectureTrainable(tune.Trainable):
         torch.set_num_threads(threads)
         keep_freed_memory()
         if job.device == "cuda" and 0 < gpus < 1:
-            torch.cuda.set_per_process_memory_fraction(gpus)  # a trial that wants too much fails alone
+            # A trial that wants too much fails alone. A tenth is left to what CUDA itself takes in each process.
+            torch.cuda.set_per_process_memory_fraction(0.9 * gpus)
         self._job = job.on_device()
         self._meter = self._job.meter(node)
         self._store = RunStore(Path(run_dir))
