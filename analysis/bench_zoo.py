@@ -77,12 +77,7 @@ def widened(arch: Architecture, factor: float) -> Architecture:
         wider = {name: round_channels(value * factor) for name, value in values.items() if value}
         return dataclasses.replace(block, **wider)
 
-    return dataclasses.replace(
-        arch,
-        stem=tuple(map(changed, arch.stem)),
-        stages=tuple(tuple(map(changed, stage)) for stage in arch.stages),
-        head=tuple(map(changed, arch.head)),
-    )
+    return arch.with_blocks(changed)
 
 
 def train_all(networks: dict[str, str], seeds: range, settings: Settings) -> pd.DataFrame:

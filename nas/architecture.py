@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -54,6 +56,15 @@ class Architecture:
     def blocks(self) -> tuple[Block, ...]:
         """All blocks in the order in which data passes them."""
         return (*self.stem, *(block for stage in self.stages for block in stage), *self.head)
+
+    def with_blocks(self, change: Callable[[Block], Block]) -> Architecture:
+        """The architecture with `change` made to every block, in their order."""
+        return dataclasses.replace(
+            self,
+            stem=tuple(map(change, self.stem)),
+            stages=tuple(tuple(map(change, stage)) for stage in self.stages),
+            head=tuple(map(change, self.head)),
+        )
 
     @cached_property
     def arch_id(self) -> str:

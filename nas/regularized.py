@@ -29,9 +29,4 @@ def with_dropout(arch: Architecture, dropout: float | None, drop_path: float | N
             changes["drop_path"] = next(shares)
         return dataclasses.replace(block, **changes)
 
-    return dataclasses.replace(
-        arch,
-        stem=tuple(map(changed, arch.stem)),
-        stages=tuple(tuple(map(changed, stage)) for stage in arch.stages),
-        head=tuple(map(changed, arch.head)),
-    )
+    return arch.with_blocks(changed)
