@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from nas.config import DataConfig
 from nas.data import DATASETS, load_data
-from nas.data_files import read_npz
+from nas.data.files import read_npz
 
 DATA_ROOT = os.environ.get("NAS_DATA_ROOT")
 needs_data = pytest.mark.skipif(not DATA_ROOT, reason="NAS_DATA_ROOT is not set: no torchvision data sets at hand")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from nas.config import DataConfig
 from nas.data import load_data
-from nas.data_folder import scan_folder
+from nas.data.folder import scan_folder
 from tests.pictures import write_noise
 
 

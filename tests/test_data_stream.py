@@ -11,9 +11,9 @@ import torch
 
 from nas.config import DataConfig
 from nas.data import load_data
-from nas.data_images import Images, resized, spread_over
-from nas.data_loading import read_batches
-from nas.data_stream import StreamedImages
+from nas.data.images import Images, resized, spread_over
+from nas.data.stream import StreamedImages
+from nas.data.workers import read_batches
 from tests.pictures import noise, write_image, write_noise
 
 STREAM = 0.0  # resident_gb of which any data set is too large

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from nas.config import DataConfig, first_line
-from nas.data_files import common_size, is_grey, pixels
-from nas.data_loading import read_batches
-from nas.data_sets import DatasetSource
-from nas.data_stream import Pictures
+from nas.data.files import common_size, is_grey, pixels
+from nas.data.sets import DatasetSource
+from nas.data.stream import Pictures
+from nas.data.workers import read_batches
 
 ITEMS_TOGETHER = 64  # that a worker looks at
 

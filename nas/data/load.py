@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from nas.config import DataConfig, first_line, user_path
-from nas.data_dataset import survey_datasets
-from nas.data_files import RawImages, read_npz
-from nas.data_folder import scan_folder
-from nas.data_images import Images, resized
-from nas.data_sets import DATASETS, DatasetSource, Source
-from nas.data_split import check_classes, stratified
-from nas.data_stream import Pictures, StreamedImages
+from nas.data.dataset import survey_datasets
+from nas.data.files import RawImages, read_npz
+from nas.data.folder import scan_folder
+from nas.data.images import Images, resized
+from nas.data.sets import DATASETS, DatasetSource, Source
+from nas.data.split import check_classes, stratified
+from nas.data.stream import Pictures, StreamedImages
 from nas.recipes import kind_of_data
 
 TEST_SHARE = 0.2  # of data that comes without a test set
@@ -105,7 +105,7 @@ def load_data(
 ) -> ImageData:
     """A data set by name, or from a folder of pictures, or from an `.npz` with `x` and `y`.
 
-    A folder has one folder a class, or those in train/, val/ and test/; see `nas.data_folder.scan_folder`, also for
+    A folder has one folder a class, or those in train/, val/ and test/; see `nas.data.folder.scan_folder`, also for
     what mixed sizes and grey pictures become. A data set without validation images has `val_share` of its training
     images split off, stratified by class, with `seed`; one without test images a fifth, with a seed that is always 0.
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from nas.config import DataConfig
-from nas.data_files import PictureFiles, common_size, header
-from nas.data_loading import read_batches
-from nas.data_stream import Pictures
+from nas.data.files import PictureFiles, common_size, header
+from nas.data.stream import Pictures
+from nas.data.workers import read_batches
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 PART_FOLDERS = {

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from nas.config import first_line
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 LARGEST_SIDE = 224  # of images whose size nobody asked for
 
 

@@ -43,7 +43,7 @@ class DatasetSource:
 
     An image is a PIL image, a tensor (C, H, W) or an array (H, W) or (H, W, C), of bytes or floats, without changes
     at random: those are a matter of training. A label is a class number. Sizes may differ; what all are brought to is
-    said at `nas.data_folder.scan_folder`, and grey images among others get as many channels as those. The datasets
+    said at `nas.data.folder.scan_folder`, and grey images among others get as many channels as those. The datasets
     must be picklable and hold no file open: other processes read them.
 
     Attributes:

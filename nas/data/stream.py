@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from nas.cores import cores
-from nas.data_images import Images, resized, shuffled_batches, spread_over
-from nas.data_loading import read_batches
+from nas.data.images import Images, resized, shuffled_batches, spread_over
+from nas.data.workers import read_batches
 
 CROP_SCALE = (0.5, 1.0)  # share of a training image's area that a random crop keeps
 CUDA_WORKERS = 4  # the training itself needs one core
@@ -72,7 +72,7 @@ class StreamedImages:
         """An epoch in an order that `seed` decides, the same as that of `Images.shuffled`.
 
         Args:
-            batch_size: see `nas.data_images.shuffled_batches`.
+            batch_size: see `nas.data.images.shuffled_batches`.
             seed: of the order and of the crops, whatever the number of workers.
             augment: instead of whole images take random crops of at least half of their area, at most a third
                 wider or higher than square.
@@ -145,7 +145,7 @@ class Pictures:
         classes: names of the classes.
         shape: (C, H, W) that all images are brought to.
         dtype: torch.uint8 or torch.float32.
-        shift: see `nas.data_sets.Source`; of images of `shape`.
+        shift: see `nas.data.sets.Source`; of images of `shape`.
         flip: likewise.
     """
 
