@@ -19,6 +19,7 @@ from nas.networks.builder import build
 from nas.networks.fading import set_fading
 from nas.networks.fusing import fuse
 from nas.networks.merging import MergePlan, apply_merges, conv_macs, linear_runs, plan_merges
+from nas.recipes import TrainConfig
 from nas.space_file import load_space
 from tests.helpers import randomise, relative_difference
 
@@ -162,4 +163,18 @@ def test_a_network_without_survivors_does_not_beat_the_linear_baseline_on_cifar_
     data = shrunk(load_data("cifar10", str(Path(root) / "images"), 0.1, 0), 4000, 4, 0)
     assert architecture("no_survivor_x4").blocks[-2].activation == "none"
     # One point of slack: both are estimates on 10,000 images.
-    assert trained("no_survivor_x4", data, 4, 0).test_accuracy < ridge(data, 0).test_accuracy + 0.01
+    assert (
+        trained("no_survivor_x4", data, TrainConfig(epochs=4), 0)[0].test_accuracy < ridge(data, 0).test_accuracy + 0.01
+    )
+
+
+@pytest.mark.parametrize("network", ["", "zoo/reducenet_20"])
+def test_the_forms_of_the_benchmark_share_one_deployed_network(network):
+    forms = ("plain", "linear_x4", "fading_x4", "repvgg", "kept_x4", "plain_distilled", "fading_x4_distilled")
+    made = [architecture(form, network) for form in forms]
+    assert len({arch.deploy_id for arch in made}) == 1
+    assert len({arch.arch_id for arch in made}) == 4  # kept is fading that never ends, distilled the same network
+    with pytest.raises(ValueError, match="no reduce blocks"):
+        architecture("plain", "zoo/resnet20")
+    with pytest.raises(ValueError, match=r"forms: 'plane' is unknown"):
+        architecture("plane")
