@@ -52,7 +52,7 @@ def _with_run(settings: dict[str, Any]) -> dict[str, Any]:
     store = run_of(str(settings.get("arch", "")))
     if store is None:
         return settings
-    known = leaves(TrainCommandConfig())
+    known = set(leaves(TrainCommandConfig())) - {"latency.calibration"}  # a network by itself is measured
     return {key: value for key, (_, value) in leaves(store.config()).items() if key in known} | settings
 
 

@@ -73,6 +73,8 @@ def train_one(config: TrainCommandConfig, verbose: bool = True) -> dict[str, Any
     import_plugins(config.plugins)
     if config.arch is None:
         raise ValueError("arch is missing; allowed: architecture.json, zoo/NAME, RUN:TRIAL or a search space")
+    if config.latency.calibration:
+        raise ValueError(f"latency.calibration={config.latency.calibration} is not allowed: the network is measured")
     arch = architecture_named(config.arch, config.seed)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **anchored_teacher(config.train)))
     job = make_job(config)

@@ -229,6 +229,7 @@ def test_an_unfinished_training_is_not_continued_nor_replaced_by_another(tmp_pat
         (["arch=tiny", "budget=3"], ["budget"]),
         (["arch=tiny", "train.epochs=0"], ["train.epochs=0", "1 to"]),
         (["arch=tiny", "train.precision=fp16", "device=cpu"], ["train.precision=fp16", "device=cpu", "float32"]),
+        (["arch=tiny", "latency.calibration=x.json"], ["latency.calibration=x.json", "measured"]),
         (["arch=tiny", "metric=f1"], ["metric=f1", "macro_f1"]),
         (["arch=tiny", "data=/nowhere"], ["/nowhere"]),
         (["arch=tiny", "weights=/nowhere/x.pth"], ["/nowhere/x.pth"]),
