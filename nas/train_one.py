@@ -98,7 +98,12 @@ def _trained(arch: Architecture, job: Job, out: Path, console: Console) -> dict[
     counts = ", ".join(f"{len(getattr(job.data, part)):,} {part}" for part in ("train", "validation", "test"))
     shape = "x".join(map(str, job.data.input_shape))
     console.print(f"data {job.data.name}: {job.data.num_classes} classes, {shape}; {counts} images")
-    record = _judged(arch, job, meter, kept, checkpoint, console)
+    try:
+        record = _judged(arch, job, meter, kept, checkpoint, console)
+    except KeyboardInterrupt:
+        if checkpoint.identity() is not None:
+            console.print(f"The same command goes on where this training was: {checkpoint.file}")
+        raise
     if record.reason.startswith("diverged"):
         checkpoint.discard()  # it would diverge again
     if record.state is not TrialState.COMPLETED or kept.networks is None:
