@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from nas.architecture import Architecture
@@ -23,6 +22,7 @@ from nas.networks.builder import build
 from nas.networks.fusing import unfused_norms
 from nas.networks.merging import MergePlan, apply_merges, merge_plan_from_json
 from nas.networks.quantized import shipped_bytes
+from nas.tensor_file import save_tensors
 
 MERGES = "merges"  # key of the merge plan in a weights file's metadata
 VERIFIED_IMAGES = 10_000
@@ -36,15 +36,7 @@ class ExportFailed(RuntimeError):
 
 def save_weights(network: nn.Module, merges: MergePlan, file: Path) -> None:
     """Writes a merged network's weights and how it was merged as safetensors, at once: no reader sees half a file."""
-    _save_state(network, file, {MERGES: merges.to_json()})
-
-
-def _save_state(network: nn.Module, file: Path, metadata: dict[str, str] | None = None) -> None:
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    save_file(state, draft, metadata=metadata)
-    draft.chmod(0o644)  # safetensors gives it to its owner alone
-    draft.replace(file)
+    save_tensors(network.state_dict(), file, {MERGES: merges.to_json()})
 
 
 def keep_deployed(trained: nn.Module, deployed: nn.Module, merges: MergePlan, file: Path) -> None:
@@ -115,7 +107,7 @@ def write_model(model: Model, folder: Path) -> None:
     (folder / "architecture.json").write_text(model.architecture.to_json() + "\n", encoding="utf-8")
     save_weights(model.network, model.merges, folder / "model.safetensors")
     if model.trained is not None:
-        _save_state(model.trained, folder / "train.safetensors")
+        save_tensors(model.trained.state_dict(), folder / "train.safetensors")
     (folder / "model.onnx").write_bytes(shipped_bytes(model.shipped, model.data.input_shape))
     difference = _verify_onnx(model.shipped, model.data, folder / "model.onnx")
     metrics = {

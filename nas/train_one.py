@@ -22,7 +22,7 @@ from nas.latency.meter import Meter
 from nas.networks.merging import MergePlan
 from nas.pipeline import Known, judge
 from nas.plugins import import_plugins
-from nas.trained import anchored_teacher, architecture_named
+from nas.trained import architecture_named, with_anchored_teacher
 from nas.training.allocator import keep_freed_memory
 from nas.training.checkpoint import Checkpoint
 from nas.training.failures import Diverged
@@ -76,7 +76,7 @@ def train_one(config: TrainCommandConfig, verbose: bool = True) -> dict[str, Any
     if config.latency.calibration:
         raise ValueError(f"latency.calibration={config.latency.calibration} is not allowed: the network is measured")
     arch = architecture_named(config.arch, config.seed)
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **anchored_teacher(config.train)))
+    config = dataclasses.replace(config, train=with_anchored_teacher(config.train))
     job = make_job(config)
     job.build(arch)  # refuses what cannot be, before anything is written
     check_recipe(job.recipe(arch), job.data, job.device)
@@ -95,9 +95,7 @@ def train_one(config: TrainCommandConfig, verbose: bool = True) -> dict[str, Any
 def _trained(arch: Architecture, job: Job, out: Path, console: Console) -> dict[str, Any]:
     meter, kept, checkpoint = job.meter(), _Kept(), Checkpoint(out / CHECKPOINT, _every)
     where = job.conditions(meter.instrument())
-    counts = ", ".join(f"{len(getattr(job.data, part)):,} {part}" for part in ("train", "validation", "test"))
-    shape = "x".join(map(str, job.data.input_shape))
-    console.print(f"data {job.data.name}: {job.data.num_classes} classes, {shape}; {counts} images")
+    console.print(job.data.summary())
     try:
         record = _judged(arch, job, meter, kept, checkpoint, console)
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -37,8 +38,8 @@ def trial_of(spec: str) -> tuple[RunStore, TrialRecord] | None:
     return store, records[number]
 
 
-def anchored_teacher(given: TrainOverrides) -> dict[str, str]:
-    """The paths of a teacher and its weights, where they are given, absolute: `runs/latest` may soon be another run."""
+def with_anchored_teacher(given: TrainOverrides) -> TrainOverrides:
+    """The same with the paths of a teacher and its weights absolute: `runs/latest` may soon be another run."""
     found: dict[str, str] = {}
     if given.teacher and given.teacher_weights:
         found["teacher_weights"] = str(user_path("train.teacher_weights", given.teacher_weights).absolute())
@@ -48,7 +49,7 @@ def anchored_teacher(given: TrainOverrides) -> dict[str, str]:
             found["teacher"] = str(user_path("train.teacher", given.teacher).resolve())
         elif colon and number.isdigit() and user_path("train.teacher", run).exists():
             found["teacher"] = f"{user_path('train.teacher', run).resolve()}:{number}"
-    return found
+    return dataclasses.replace(given, **found)
 
 
 def load_teacher(spec: str, weights: str | None, data: ImageData) -> nn.Module:

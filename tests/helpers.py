@@ -69,3 +69,12 @@ def space_of(folder: Path, text: str) -> SearchSpace:
 def reading(median_ms: float, iqr_ms: float = 0.125, **more: Any) -> Reading:
     """A measured latency without doubt."""
     return Reading(median_ms, iqr_ms, median_ms, median_ms, **more)
+
+
+def one_line_refusal(act, *args, **more):
+    """The message with which `act` refuses its arguments: a ValueError of a single line."""
+    with pytest.raises(ValueError) as refused:
+        act(*args, **more)
+    message = str(refused.value)
+    assert "\n" not in message
+    return message

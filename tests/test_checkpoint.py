@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from nas import pipeline
+from nas import pipeline, tensor_file
 from nas.data import Augmentation
 from nas.recipes import TrainConfig, TrainOverrides
 from nas.training import checkpoint as checkpoints
@@ -219,7 +219,7 @@ def test_an_interrupted_save_leaves_what_was_there(written, monkeypatch):
         seen.append(written.file.read_bytes() == before)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints, "save_file", half)
+    monkeypatch.setattr(tensor_file, "save_file", half)
     training = training_of({"epochs": 3})
     with pytest.raises(KeyboardInterrupt):
         written.save(training, IDENTITY, Progress())
@@ -229,13 +229,13 @@ def test_an_interrupted_save_leaves_what_was_there(written, monkeypatch):
 
 
 def test_a_checkpoint_is_never_seen_by_halves_and_is_written_over(tmp_path, monkeypatch):
-    file, seen, save = Checkpoint(tmp_path / "deep" / "x.safetensors"), [], checkpoints.save_file
+    file, seen, save = Checkpoint(tmp_path / "deep" / "x.safetensors"), [], tensor_file.save_file
 
     def watched(tensors, draft, metadata):
         save(tensors, draft, metadata)
         seen.append(load_file(file.file) if file.file.exists() else None)
 
-    monkeypatch.setattr(checkpoints, "save_file", watched)
+    monkeypatch.setattr(tensor_file, "save_file", watched)
     training = training_of({"epochs": 3})
     states = []
     for _ in training.epochs():

@@ -86,6 +86,12 @@ class ImageData:
         """The kind of data, which decides the default recipe; see `nas.recipes`."""
         return kind_of_data(len(self.train), min(self.input_shape[1:]))
 
+    def summary(self) -> str:
+        """A line for people: classes, shape, and how many images there are."""
+        counts = ", ".join(f"{len(getattr(self, part)):,} {part}" for part in ("train", "validation", "test"))
+        shape = "x".join(map(str, self.input_shape))
+        return f"data {self.name}: {self.num_classes} classes, {shape}; {counts} images"
+
     def normalize(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) as float32 of mean 0 and standard deviation 1 by channel."""
         return self.normalizer(x.device)(x)

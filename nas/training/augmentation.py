@@ -25,12 +25,19 @@ def augment(x: Tensor, recipe: TrainConfig, suits: Augmentation, generator: torc
         suits: what suits the data, where the recipe leaves it open.
         generator: on the images' device.
     """
-    shift = suits.shift if recipe.shift is None else recipe.shift
-    flip = suits.flip if recipe.flip is None else recipe.flip
-    x = shifted(x, shift, flip, generator)
+    moves = movement(recipe, suits)
+    x = shifted(x, moves.shift, moves.flip, generator)
     if recipe.randaugment:
         x = randaugmented(x, recipe.randaugment)
     return cut_out(x, recipe.cutout, generator) if recipe.cutout else x
+
+
+def movement(recipe: TrainConfig, suits: Augmentation) -> Augmentation:
+    """How images are moved: as the recipe says, else as suits the data."""
+    return Augmentation(
+        shift=suits.shift if recipe.shift is None else recipe.shift,
+        flip=suits.flip if recipe.flip is None else recipe.flip,
+    )
 
 
 def shifted(x: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from nas.tensor_file import save_tensors
 from nas.training.loop import Training
 
 WORDS = "training"  # key of the JSON in the file's metadata
@@ -82,15 +81,8 @@ class Checkpoint:
         """
         tensors, words = training.state()
         said = {"identity": identity, "state": words, "progress": dataclasses.asdict(progress)}
-        draft = self.file.with_name(f".{self.file.name}.{os.getpid()}.tmp")
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        try:
-            save_file(contiguous, draft, metadata={WORDS: json.dumps(said)})
-            draft.chmod(0o644)
-            draft.replace(self.file)
-        finally:
-            draft.unlink(missing_ok=True)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        save_tensors(tensors, self.file, {WORDS: json.dumps(said)})
 
     def identity(self) -> dict[str, Any] | None:
         """Of the training that is written down; None where there is none."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nas.data import ImageData
 from nas.networks.fading import FadingActivation, fading
 from nas.recipes import TrainConfig
-from nas.training.augmentation import augment, mixed
+from nas.training.augmentation import augment, mixed, movement
 from nas.training.average import WeightAverage
 from nas.training.failures import Diverged
 from nas.training.graphs import Backward, faster, may_be_captured
@@ -74,7 +74,7 @@ class Training:
         self._network = network.to(memory_format=self._layout)  # pyright: ignore[reportCallIssue]  # torch's overload
         self._data, self._recipe, self._seed, self._between_steps = data, recipe, seed, between_steps
         # Whether images may be moved: those that are streamed are cropped at random then.
-        self._moves = recipe.augment and (data.augmentation.shift if recipe.shift is None else recipe.shift) > 0
+        self._moves = recipe.augment and movement(recipe, data.augmentation).shift > 0
         self._normalize = data.normalizer(data.train.y.device)
         self._loss = Loss(recipe, data.class_counts, self._device, teacher)
         self._optimizer = make_optimizer(network, recipe)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from nas.networks.builder import Network
-from nas.networks.heads import AuxiliaryBlock
 from nas.recipes import TrainConfig
 
 
@@ -69,6 +68,4 @@ class Loss:
 
 def with_auxiliary(network: nn.Module, x: Tensor) -> tuple[Tensor, list[tuple[float, Tensor]]]:
     """The logits, and those of each auxiliary classifier with the weight of its loss; none for foreign networks."""
-    if isinstance(network, Network) and any(isinstance(block, AuxiliaryBlock) for block in network.blocks):
-        return network.with_auxiliary(x)
-    return network(x), []
+    return network.with_auxiliary(x) if isinstance(network, Network) else (network(x), [])

@@ -24,7 +24,7 @@ from nas.space import SearchSpace
 from nas.space_file import load_space, space_names
 from nas.space_train import check_given
 from nas.store import RunStore, check_new
-from nas.trained import anchored_teacher
+from nas.trained import with_anchored_teacher
 
 # What may differ when a run is resumed; everything else would mix two searches in one run.
 MAY_CHANGE = (
@@ -120,7 +120,7 @@ def _anchored(config: SearchConfig) -> SearchConfig:
         "runs_dir": str(user_path("runs_dir", config.runs_dir).resolve()),
         "data_root": str(user_path("data_root", config.data_root).resolve()),
         "latency": _anchored_files(config.latency),
-        "train": dataclasses.replace(config.train, **anchored_teacher(config.train)),
+        "train": with_anchored_teacher(config.train),
     }
     if config.weights:
         changes["weights"] = str(user_path("weights", config.weights).absolute())

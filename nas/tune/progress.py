@@ -61,10 +61,8 @@ class ProgressView:
 
     def announce(self, space: SearchSpace, data: ImageData) -> None:
         """Says what will be searched, on what."""
-        counts = ", ".join(f"{len(getattr(data, part).y):,} {part}" for part in ("train", "validation", "test"))
-        shape = "x".join(map(str, data.input_shape))
         self.say(f"space {space.name}: {space.size:,} encodings")
-        self.say(f"data {data.name}: {data.num_classes} classes, {shape}; {counts} images")
+        self.say(data.summary())
 
     def watch(self, event: Event, state: SearchState) -> None:
         """Shows what an event changed."""
