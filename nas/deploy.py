@@ -26,7 +26,7 @@ from nas.tensor_file import save_tensors
 
 MERGES = "merges"  # key of the merge plan in a weights file's metadata
 VERIFIED_IMAGES = 10_000
-BATCH_PIXELS = 2**21  # values of a batch of images: at a time 10 of 3x224x224, or 700 of 3x32x32
+BATCH_PIXELS = 2**17  # a wide network at full resolution makes a hundred times as many numbers of them, at once
 TOLERANCE = 1e-4  # largest difference of ONNX Runtime's outputs over the largest output
 
 
