@@ -107,7 +107,8 @@ def test_a_worker_that_is_lost_too_often_fails_its_trial_and_the_run_goes_on(clu
     assert killed == [0, 0]
     lost = run.trials[run.trials["state"] == "failed"]
     assert lost["trial"].tolist() == [0]
-    assert lost["reason"].str.startswith("worker lost").all()
+    assert lost["reason"].str.startswith("worker lost: ").all()
+    assert not lost["reason"].str.contains("None").any()
     assert (run.trials["state"] == "completed").sum() == 3
     assert sum(event["event"] == "ended" for event in events_of(run)) == 4
 

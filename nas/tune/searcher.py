@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -74,6 +75,11 @@ class EventCallback(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Ends a trial whose worker died."""
-        error = trial.get_error() if hasattr(trial, "get_error") else None
-        reason = (str(error).strip().splitlines() or ["worker lost"])[-1]
-        self._state.fail(trial.config["trial"], f"worker lost: {reason}"[:500])
+        self._state.fail(trial.config["trial"], f"worker lost: {_last_words(trial)}"[:500])
+
+
+def _last_words(trial: Trial) -> str:
+    """The last line of what Ray wrote down of a trial's failure: the message, where an exception was the reason."""
+    file = Path(trial.error_file) if trial.error_file else None
+    text = file.read_text(encoding="utf-8", errors="replace") if file and file.exists() else ""
+    return (text.strip().splitlines() or ["Ray does not say why"])[-1].strip()
