@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -24,13 +25,14 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from omegaconf import OmegaConf
 from sklearn.linear_model import RidgeClassifier
 from torch import nn
 from torch.nn.functional import avg_pool2d
 
+from analysis.settings import from_words
 from nas.architecture import Architecture
 from nas.blocks import Block, Classifier, Conv, Reduce
+from nas.config import first_line
 from nas.cost import count
 from nas.data import ImageData, Images, load_data
 from nas.networks.builder import build
@@ -215,17 +217,35 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return best.drop(columns="val_accuracy").round(4)
 
 
-def main() -> None:
-    """Runs the benchmark of the command line and prints its table."""
-    merged = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.from_cli())
-    given = OmegaConf.to_object(merged)
-    assert isinstance(given, Settings)
+def check(given: Settings) -> None:
+    """Holds that settings can be followed.
+
+    Raises:
+        ValueError: they cannot.
+    """
     for form in set(given.forms) - {"ridge"}:
         architecture(form, given.network)
     distilled = [i for i, form in enumerate(given.forms) if form.endswith(DISTILLED)]
     if distilled and "kept_x4" not in given.forms[: distilled[0]]:
         raise ValueError(f"forms: {given.forms[distilled[0]]} needs kept_x4 before it")
-    out = Path(given.out)
+    load_data(given.data, given.data_root, 0.1, 0)
+
+
+def main() -> int:
+    """Runs the benchmark of the command line and prints its table; 2 for bad input."""
+    try:
+        given = from_words(sys.argv[1:], Settings)
+        check(given)
+        done = written(given, Path(given.out))
+    except (ValueError, OSError) as error:
+        print(f"analysis.bench_train_forms: {first_line(error)}", file=sys.stderr)
+        return 2
+    print(summary(pd.DataFrame(done)).to_string(index=False))
+    return 0
+
+
+def written(given: Settings, out: Path) -> list[Row]:
+    """All rows, each in the file `out` as soon as it is there."""
     done: list[Row] = []
     with out.open("x", newline="") as file:
         writer = csv.writer(file)
@@ -235,8 +255,8 @@ def main() -> None:
             writer.writerow([getattr(row, field.name) for field in fields(Row)])
             file.flush()
             print(f"{row.form:16} lr {row.learning_rate:<6g} seed {row.seed}  {row.train_s:6.0f} s", flush=True)
-    print(summary(pd.DataFrame(done)).to_string(index=False))
+    return done
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,7 +16,7 @@ from torch import nn
 
 from nas.architecture import Architecture
 from nas.config import first_line
-from nas.data import ImageData
+from nas.data import ImageData, fitting_batch_size
 from nas.files import write_at_once
 from nas.networks.builder import build
 from nas.networks.fusing import unfused_norms
@@ -26,7 +26,6 @@ from nas.tensor_file import save_tensors
 
 MERGES = "merges"  # key of the merge plan in a weights file's metadata
 VERIFIED_IMAGES = 10_000
-BATCH_PIXELS = 2**17  # a wide network at full resolution makes a hundred times as many numbers of them, at once
 TOLERANCE = 1e-4  # largest difference of ONNX Runtime's outputs over the largest output
 
 
@@ -138,7 +137,7 @@ def _verify_onnx(shipped: nn.Module, data: ImageData, file: Path) -> float:
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     largest = difference = 0.0
     verified = data.test.spread(VERIFIED_IMAGES).cpu()
-    for batch in verified.split(max(1, BATCH_PIXELS // verified[0].numel())):
+    for batch in verified.split(fitting_batch_size(data.input_shape, verified.device)):
         images = data.normalize(batch)
         with torch.inference_mode():
             expected = shipped(images).cpu().numpy()

@@ -196,14 +196,10 @@ class RunStore:
         draft.replace(link)
 
 
-def run_of(spec: str) -> RunStore | None:
-    """The run that `RUN:TRIAL` names (`runs/latest:12`); None where that is no such word.
-
-    Raises:
-        ValueError: there is no such run.
-    """
+def run_and_trial(spec: str) -> tuple[str, int] | None:
+    """The run's path and the trial's number that `RUN:TRIAL` names (`runs/latest:12`); None for any other word."""
     run, colon, number = spec.rpartition(":")
-    return RunStore.open(run) if colon and number.isdigit() else None
+    return (run, int(number)) if colon and number.isdecimal() else None
 
 
 def check_new(runs_dir: Path, name: str) -> None:

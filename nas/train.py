@@ -10,7 +10,7 @@ from nas.command_line import exit_code, make, settings_from_words, table_of_keys
 from nas.config import TrainCommandConfig
 from nas.config_fields import leaves
 from nas.recipes import recipes_text
-from nas.store import run_of
+from nas.store import RunStore, run_and_trial
 
 USAGE = """Trains one network, fuses it, and leaves both forms with their figures in a folder.
 
@@ -49,11 +49,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _with_run(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings, and where the architecture is a run's trial, that run's under them: data, split, recipe."""
-    store = run_of(str(settings.get("arch", "")))
-    if store is None:
+    named = run_and_trial(str(settings.get("arch", "")))
+    if named is None:
         return settings
     known = set(leaves(TrainCommandConfig())) - {"latency.calibration"}  # a network by itself is measured
-    return {key: value for key, (_, value) in leaves(store.config()).items() if key in known} | settings
+    return {
+        key: value for key, (_, value) in leaves(RunStore.open(named[0]).config()).items() if key in known
+    } | settings
 
 
 if __name__ == "__main__":

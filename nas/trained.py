@@ -16,7 +16,7 @@ from nas.networks.builder import build
 from nas.networks.weights import load_weights
 from nas.recipes import TrainOverrides
 from nas.space_file import load_architecture, load_space, space_names, zoo_names
-from nas.store import RunStore, run_of
+from nas.store import RunStore, run_and_trial
 from nas.trial import TrialRecord
 
 WAYS = "a folder that nas.train wrote, RUN:TRIAL, zoo/NAME or torchvision/NAME"
@@ -28,10 +28,10 @@ def trial_of(spec: str) -> tuple[RunStore, TrialRecord] | None:
     Raises:
         ValueError: there is no such run, or it has no such trial that has ended.
     """
-    store = run_of(spec)
-    if store is None:
+    named = run_and_trial(spec)
+    if named is None:
         return None
-    number = int(spec.rpartition(":")[2])
+    store, number = RunStore.open(named[0]), named[1]
     records = {record.trial: record for record in store.records()}
     if number not in records:
         raise ValueError(f"{store.path} has no trial {number} that has ended; it has {len(records)} of them")
@@ -44,11 +44,11 @@ def with_anchored_teacher(given: TrainOverrides) -> TrainOverrides:
     if given.teacher and given.teacher_weights:
         found["teacher_weights"] = str(user_path("train.teacher_weights", given.teacher_weights).absolute())
     if given.teacher:
-        run, colon, number = given.teacher.rpartition(":")
+        named = run_and_trial(given.teacher)
         if user_path("train.teacher", given.teacher).exists():
             found["teacher"] = str(user_path("train.teacher", given.teacher).resolve())
-        elif colon and number.isdigit() and user_path("train.teacher", run).exists():
-            found["teacher"] = f"{user_path('train.teacher', run).resolve()}:{number}"
+        elif named and user_path("train.teacher", named[0]).exists():
+            found["teacher"] = f"{user_path('train.teacher', named[0]).resolve()}:{named[1]}"
     return dataclasses.replace(given, **found)
 
 

@@ -5,7 +5,7 @@
 (read from disk, by `workers`). `split` holds images out.
 """
 
-from nas.data.images import Images
+from nas.data.images import Images, fitting_batch_size
 from nas.data.load import Augmentation, ImageData, ImageSet, load_data
 from nas.data.sets import DATASETS, DatasetSource, Source
 from nas.data.stream import StreamedImages
@@ -19,5 +19,6 @@ __all__ = [
     "Images",
     "Source",
     "StreamedImages",
+    "fitting_batch_size",
     "load_data",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 
 CHUNK = 1000  # images that are resized at a time
+# Values and images of a batch that is only looked at, not learned from, by device type. A wide network at full
+# resolution makes a hundred times as many numbers of them, and some runtimes hold all of these at once.
+MOST_VALUES, MOST_IMAGES = {"cpu": 2**17, "cuda": 2**24}, {"cpu": 250, "cuda": 4000}
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,11 @@ def shuffled_batches(images: int, batch_size: int, seed: int, device: torch.devi
     order = torch.randperm(images, generator=torch.Generator(device).manual_seed(seed), device=device)
     size = min(batch_size, images)
     return list(order.split(size)[: images // size])
+
+
+def fitting_batch_size(shape: tuple[int, int, int], device: torch.device) -> int:
+    """Images (C, H, W) that go through a network at a time: they keep a device busy and do not fill its memory."""
+    return min(max(1, MOST_VALUES[device.type] // math.prod(shape)), MOST_IMAGES[device.type])
 
 
 def spread_over(images: int, count: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,11 +9,8 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 from torch import nn
 
-from nas.data import ImageData, ImageSet
+from nas.data import ImageData, ImageSet, fitting_batch_size
 from nas.training.failures import Diverged
-
-BATCH_PIXELS = {"cpu": 2**20, "cuda": 2**24}  # values of a batch of images
-SMALLEST_BATCH, LARGEST_BATCH = 8, {"cpu": 250, "cuda": 4000}
 
 # Classes that no image is of, as a small validation set may lack some, do not count.
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
@@ -51,7 +47,7 @@ def evaluate(
         Diverged: a logit is not finite, so the network is no classifier.
     """
     predicted, finite, normalize = [], [], data.normalizer(images.y.device)
-    for batch in images.batches(batch_size or suitable_batch_size(images)):
+    for batch in images.batches(batch_size or fitting_batch_size(images.shape, images.y.device)):
         between_batches()
         logits = network(normalize(batch.x))
         predicted.append(logits.argmax(1))
@@ -59,10 +55,3 @@ def evaluate(
     if not torch.stack(finite).all():
         raise Diverged("diverged: the fused network's outputs are not finite")
     return float(METRICS[metric](images.y.cpu().numpy(), torch.cat(predicted).cpu().numpy()))
-
-
-def suitable_batch_size(images: ImageSet) -> int:
-    """Images at a time that keep a device busy and do not fill its memory."""
-    device = images.y.device.type
-    fitting = BATCH_PIXELS[device] // math.prod(images.shape)
-    return min(max(SMALLEST_BATCH, fitting), LARGEST_BATCH[device])
