@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.command import run_command
 from analysis.load import load_run
 from analysis.settings import from_words
 from nas.architecture import Architecture
@@ -91,7 +91,7 @@ def train_all(networks: dict[str, str], seeds: range, settings: Settings) -> pd.
 def _train(name: str, arch: str, seed: int, settings: Settings) -> dict[str, Any]:
     out = Path(settings.out).expanduser() / "trained" / f"{name}-{seed}"
     if not (out / "metrics.json").exists():
-        _run("nas.train", [f"arch={arch}", f"out={out}", f"seed={seed}", "threads=1", *_words(settings)])
+        run_command("nas.train", [f"arch={arch}", f"out={out}", f"seed={seed}", "threads=1", *_words(settings)])
     metrics = json.loads((out / "metrics.json").read_text())
     told = {key: metrics[key] for key in ("val_accuracy", "test_accuracy", "latency_ms", "params", "macs", "train_s")}
     return {"name": name, "seed": seed, **told}
@@ -107,12 +107,6 @@ def _words(settings: Settings) -> list[str]:
     ]
 
 
-def _run(module: str, words: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ValueError(f"{module} {' '.join(words)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
-
-
 def search(settings: Settings, latency_ms: float) -> pd.DataFrame:
     """The trials of the search under a latency, begun or continued."""
     folder = Path(settings.out).expanduser()
@@ -120,7 +114,7 @@ def search(settings: Settings, latency_ms: float) -> pd.DataFrame:
         begun = (folder / RUN / "events.jsonl").exists()
         limits = [f"space={settings.space}", f"budget={settings.budget}", f"constraints.latency_ms={latency_ms:g}"]
         words = ["resume=true"] if begun else [*limits, *_words(settings)]
-        _run("nas.search", [f"run={RUN}", f"runs_dir={folder}", *words])
+        run_command("nas.search", [f"run={RUN}", f"runs_dir={folder}", *words])
     return load_run(folder / RUN)
 
 

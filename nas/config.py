@@ -85,6 +85,25 @@ class TrialsConfig:
 
 
 @dataclass(frozen=True)
+class AshaConfig:
+    """Of `scheduler=mo_asha`: short trainings of all trials, longer ones of the best."""
+
+    reduction: int = key(
+        3, "a rung has so many times the epochs of the one before, for one in so many", low=2, high=100
+    )
+    rungs: int = key(3, "trainings of a trial that gets all its epochs, each from the beginning", low=2, high=20)
+
+
+@dataclass(frozen=True)
+class StopConfig:
+    """When a search ends before its budget is used up."""
+
+    hypervolume_patience: int | None = key(
+        None, "trials in a row that may leave the front's hypervolume as it was", "trials", low=1, high=10_000_000
+    )
+
+
+@dataclass(frozen=True)
 class RayConfig:
     """Which Ray runs the trials."""
 
@@ -143,13 +162,30 @@ class SearchConfig(JobConfig):
 
     space: str = key("mobile", "search space: a shipped one's name or the path of a YAML file")
     budget: int = key(100, "trials that are trained", "trials", low=1, high=10_000_000)
+    budget_epochs: int | None = key(
+        None, "epochs of all trainings together, after which none is begun", "epochs", low=1, high=10_000_000_000
+    )
     run: str | None = key(None, "name of the run; default: a time stamp")
     runs_dir: str = key("runs", "folder of all runs")
     time_budget: str | None = key(None, "time after which no trial is begun or waited for, e.g. 2h, 30m", "time")
     resume: bool = key(False, "continue the run of this name")
     objectives: list[str] = key(["error", "latency_ms"], "two or more of error, latency_ms, macs, params")
-    sampler: str = key("tpe", "who proposes architectures: tpe, nsga2 or random")
-    scheduler: str = key("full", "full: every trial trains all its epochs", options=("full",))
+    sampler: str = key(
+        "exact_cost",
+        "who proposes architectures: exact_cost (costs are known beforehand, it learns only the error), or Optuna's "
+        "tpe, nsga2, nsga3, gp, random or qmc",
+    )
+    warm_start: list[str] = key(
+        [], "earlier runs on the same data (names or paths), whose accuracies the sampler learns from"
+    )
+    zoo_first: bool = key(False, "judge first the published networks that the space contains")
+    scheduler: str = key(
+        "full",
+        "full: every trial trains all its epochs; mo_asha: all train a few, the best of them more",
+        options=("full", "mo_asha"),
+    )
+    mo_asha: AshaConfig = field(default_factory=AshaConfig)
+    stop: StopConfig = field(default_factory=StopConfig)
     constraints: ConstraintsConfig = field(default_factory=ConstraintsConfig)
     trials: TrialsConfig = field(default_factory=TrialsConfig)
     ray: RayConfig = field(default_factory=RayConfig)

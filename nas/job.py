@@ -126,9 +126,15 @@ class Job:
         """
         return evaluate(self.shipped(deployed), self.data, images, self.metric, between_batches=between_batches)
 
-    def identity(self, arch: Architecture) -> dict[str, Any]:
-        """What makes an architecture's training this one, JSON-ready: with another of these it would go another way."""
+    def identity(self, arch: Architecture, epochs: int | None = None) -> dict[str, Any]:
+        """What makes an architecture's training this one, JSON-ready: with another of these it would go another way.
+
+        Args:
+            arch: the architecture.
+            epochs: of the training; by default the recipe's.
+        """
         train, recipe = self.data.train, self.recipe(arch)
+        recipe = replace(recipe, epochs=epochs or recipe.epochs)
         return {
             "version": nas.__version__,
             "arch_id": arch.arch_id,

@@ -12,7 +12,7 @@ written down in one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from nas.architecture import Architecture
 from nas.config import first_line
 from nas.cost import count
 from nas.job import Job, training_seed
+from nas.latency.lane import Lane
 from nas.latency.meter import Merged, Meter, reading_of
 from nas.networks.builder import build
 from nas.networks.fusing import fuse
@@ -64,9 +65,11 @@ def judge(
     keep: Keep,
     meter: Meter,
     checkpoint: Checkpoint | None = None,
+    rungs: Sequence[int] = (),
 ) -> Events:
     """Judges one architecture; the last event is always an `Ended`.
 
+    At each rung but the last its training has been a full one of fewer epochs. Who takes the events may leave it there.
     While it works it is in the lanes of its devices, and between two events it is not.
 
     Args:
@@ -76,10 +79,11 @@ def judge(
         known: what is known of its latency.
         keep: is given the trained network when it has been evaluated, the fused one, and how that was merged.
         meter: measures for the job in this process.
-        checkpoint: where its training is written down at its rungs, and continued from; None: nowhere.
+        checkpoint: where its training is written down on the way, and continued from; None: nowhere.
+        rungs: epochs of its trainings, one after another; by default one, of the recipe's.
     """
     settle = torch.cuda.synchronize if job.device == "cuda" else None
-    events = _judge(trial, arch, job, known, keep, meter, checkpoint)
+    events = _judge(trial, arch, job, known, keep, meter, checkpoint, rungs)
     while True:
         try:
             with meter.lane.working(settle):
@@ -94,7 +98,14 @@ def judge(
 
 
 def _judge(
-    trial: int, arch: Architecture, job: Job, known: Known, keep: Keep, meter: Meter, checkpoint: Checkpoint | None
+    trial: int,
+    arch: Architecture,
+    job: Job,
+    known: Known,
+    keep: Keep,
+    meter: Meter,
+    checkpoint: Checkpoint | None,
+    rungs: Sequence[int],
 ) -> Events:
     lane = meter.lane
     check_time = deadline(job.timeout_s, lambda: lane.waited_s)
@@ -109,28 +120,58 @@ def _judge(
         check_time()
         lane.breathe()
 
-    network, recipe, seed = job.build(arch), job.recipe(arch), training_seed(job.seed, arch)
+    trained = None
+    for epochs in rungs or (job.recipe(arch).epochs,):
+        trained = yield from _trained(trial, arch, job, epochs, shipped.plan, checkpoint, (lane, between_steps))
+        if trained is None:
+            return
+    assert trained is not None
+    keep(trained.network, trained.deployed, shipped.plan)
+    rung = trained.rung
+    yield Ended(trial, TrialState.COMPLETED, "", rung.accuracy, rung.epochs, rung.train_s, rung.waited_s)
+
+
+class _Trained(NamedTuple):
+    """A trained network, what ships of it, and what it was judged by."""
+
+    network: nn.Module
+    deployed: nn.Module
+    rung: Rung
+
+
+def _trained(
+    trial: int,
+    arch: Architecture,
+    job: Job,
+    epochs: int,
+    plan: MergePlan,
+    checkpoint: Checkpoint | None,
+    pauses: tuple[Lane, Callable[[], None]],
+) -> Generator[Event, None, _Trained | None]:
+    """A whole training of so many epochs, from the beginning; None after an `Ended`, if it failed."""
+    lane, between_steps = pauses
+    network, seed = job.build(arch), training_seed(job.seed, arch)
+    recipe, identity = replace(job.recipe(arch), epochs=epochs), job.identity(arch, epochs)
     training = Training(network, job.data, recipe, seed, between_steps, job.teacher)
-    identity = job.identity(arch)
     progress = checkpoint.restore(training, identity) if checkpoint else Progress()
-    yield Started(trial, sum(parameter.numel() for parameter in network.parameters()), training.done)
+    train_params, train_macs = count(network, job.data.input_shape)
+    yield Started(trial, train_params, training.done, train_macs)
     watch = Stopwatch(lambda: lane.waited_s, progress)
     try:
         for epoch in training.epochs():
             progress = watch.read(epoch.loss)
-            if checkpoint and epoch.number in checkpoint.at(recipe.epochs):
+            if checkpoint and epoch.number in checkpoint.at(epochs):
                 checkpoint.save(training, identity, progress)
             yield EpochEnded(trial, epoch.number, epoch.loss)
     except (Diverged, TimedOut) as error:
         progress = watch.read(progress.loss)
         yield Ended(trial, TrialState.FAILED, str(error), None, training.done, progress.train_s, progress.waited_s)
-        return
-
-    deployed = apply_merges(fuse(training.shipped), shipped.plan)
+        return None
+    deployed = apply_merges(fuse(training.shipped), plan)
     accuracy = job.judged(deployed, job.data.validation, lane.breathe)
-    yield Rung(trial, training.done, accuracy, progress.loss)
-    keep(training.shipped, deployed, shipped.plan)
-    yield Ended(trial, TrialState.COMPLETED, "", accuracy, training.done, progress.train_s, progress.waited_s)
+    rung = Rung(trial, training.done, accuracy, progress.loss, progress.train_s, progress.waited_s)
+    yield rung
+    return _Trained(training.shipped, deployed, rung)
 
 
 class Price(NamedTuple):

@@ -28,10 +28,11 @@ class TrainConfig:
     learning_rate: float = key(0.01, "peak of the schedule", above=0, high=100)
     schedule: str = key(
         "cosine",
-        "cosine: linear warm-up, then a cosine to 0; one_cycle: a cosine up for 30 %, then down",
-        options=("cosine", "one_cycle"),
+        "cosine: linear warm-up, then a cosine to 0; one_cycle: a cosine up for 30 %, then down; wsd: warm-up, the "
+        "peak, in the last sixth down to 0, where activations fade too",
+        options=("cosine", "one_cycle", "wsd"),
     )
-    warmup_epochs: float = key(1.0, "cosine: epochs of warm-up, at most half of all", low=0, high=100_000)
+    warmup_epochs: float = key(1.0, "cosine, wsd: epochs of warm-up, at most half of all", low=0, high=100_000)
     momentum: float = key(0.9, "momentum of sgd", low=0, high=0.9999)
     weight_decay: float = key(0.02, "weight decay; never on norms and biases", low=0, high=10)
     label_smoothing: float = key(0.1, "label smoothing", low=0, high=0.9)

@@ -37,6 +37,7 @@ COLUMNS = {
     "params": "Int64",
     "macs": "Int64",
     "train_params": "Int64",
+    "train_macs": "Int64",
     "epochs": "int64",
     "train_s": "float64",
     "waited_s": "float64",
@@ -61,7 +62,10 @@ class Run:
 
     @property
     def reason(self) -> str | None:
-        """Why its search ended: budget, exhausted, time_budget, interrupted, infeasible; None while it runs."""
+        """Why its search ended: budget, budget_epochs, patience, exhausted, time_budget, interrupted or infeasible.
+
+        None while it runs.
+        """
         return RunStore.open(self.path).end_reason()
 
     @property
@@ -119,6 +123,7 @@ def trial_table(records: Sequence[TrialRecord], config: SearchConfig) -> pd.Data
             "latency_source": record.cost.latency.source if record.cost else "",
             "latency_doubt": record.cost.latency.doubt if record.cost else "",
             "train_params": record.train_params,
+            "train_macs": record.train_macs,
             "epochs": record.epochs,
             "train_s": record.train_s,
             "waited_s": record.waited_s,

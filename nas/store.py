@@ -180,7 +180,7 @@ class RunStore:
         return self.path / "models" / str(trial)
 
     def write_end(self, reason: str) -> None:
-        """Notes why the search ended: budget, exhausted, time_budget, interrupted or infeasible."""
+        """Notes why the search ended, a key of `nas.tune.progress.ENDINGS`."""
         _write_json(self.path / "end.json", {"reason": reason})
 
     def end_reason(self) -> str | None:

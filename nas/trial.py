@@ -43,13 +43,14 @@ class Event:
 
 @dataclass(frozen=True)
 class Proposed(Event):
-    """A sampler proposed an architecture; `choices` are its space's."""
+    """A sampler proposed an architecture; `choices` are its space's, `why` is for people."""
 
     kind: ClassVar[str] = "proposed"
     architecture: dict[str, Any]
     arch_id: str
     deploy_id: str
     choices: dict[str, Value]
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,12 @@ class Priced(Event):
 
 @dataclass(frozen=True)
 class Started(Event):
-    """Training begins, or goes on after so many `epochs` of an earlier process."""
+    """Training begins, or goes on after so many `epochs` of an earlier process; size and work of the train form."""
 
     kind: ClassVar[str] = "started"
     train_params: int
     epochs: int = 0
+    train_macs: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,14 @@ class EpochEnded(Event):
 
 @dataclass(frozen=True)
 class Rung(Event):
-    """The fused network was evaluated after `epochs`."""
+    """The fused network of a training of `epochs`, which ended as a full one does, was evaluated."""
 
     kind: ClassVar[str] = "rung"
     epochs: int
     accuracy: float
     loss: float
+    train_s: float = 0.0
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -170,10 +174,12 @@ class TrialRecord:
         accuracy: of the fused network on validation data, in [0, 1].
         cost: of the deploy form, as last measured; None if it failed before it was priced.
         remeasured: whether the latency was measured again at the end of the run.
-        epochs: epochs trained.
-        train_s: seconds spent training.
+        epochs: epochs of the training that its accuracy is of.
+        train_s: seconds spent training, for all its rungs.
         waited_s: seconds that it waited for others' measurements.
+        rungs: epochs and accuracy of the shorter trainings before.
         train_params: parameters of the train form.
+        train_macs: its multiply-adds for an image that goes through it: what a training is paid in.
         test_accuracy: of the fused network on test data; only for networks that were on the front when their
             run ended (a resumed run may have found better ones since).
     """
@@ -189,7 +195,9 @@ class TrialRecord:
     epochs: int = 0
     train_s: float = 0.0
     waited_s: float = 0.0
+    rungs: tuple[tuple[int, float], ...] = ()
     train_params: int | None = None
+    train_macs: int | None = None
     test_accuracy: float | None = None
 
     def __post_init__(self) -> None:
@@ -249,6 +257,7 @@ def _record(events: list[Event]) -> TrialRecord | None:
     if isinstance(cost, Priced):
         latest = remeasured if isinstance(remeasured, Remeasured) else cost
         priced = Cost(cost.params, cost.macs, latest.latency)
+    before = rungs_before(events, ended)
     return TrialRecord(
         trial=proposed.trial,
         architecture=architecture_from_dict(proposed.architecture),
@@ -259,8 +268,18 @@ def _record(events: list[Event]) -> TrialRecord | None:
         cost=priced,
         remeasured=remeasured is not None,
         epochs=ended.epochs,
-        train_s=ended.train_s,
-        waited_s=ended.waited_s,
+        train_s=ended.train_s + sum(each.train_s for each in before),
+        waited_s=ended.waited_s + sum(each.waited_s for each in before),
+        rungs=tuple((each.epochs, each.accuracy) for each in before),
         train_params=started.train_params if isinstance(started, Started) else None,
+        train_macs=(started.train_macs or None) if isinstance(started, Started) else None,
         test_accuracy=tested.test_accuracy if isinstance(tested, Tested) else None,
     )
+
+
+def rungs_before(events: Iterable[Event], ended: Ended | None) -> list[Rung]:
+    """The rungs of a trial, without the one that it ended with: the last of each number of epochs."""
+    rungs = {event.epochs: event for event in events if isinstance(event, Rung)}
+    if ended is not None and ended.accuracy is not None:
+        rungs.pop(ended.epochs, None)
+    return [rungs[epochs] for epochs in sorted(rungs)]

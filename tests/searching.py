@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import optuna
+from optuna.storages.journal import JournalFileBackend
+
 import nas
 from nas.latency import lane, measure, sampling
 from nas.results import Run
@@ -49,3 +52,9 @@ def events_of(run: Run) -> list[dict[str, Any]]:
 def proposals_of(run: Run) -> list[str]:
     """The ids of the proposed architectures, in order."""
     return [event["arch_id"] for event in events_of(run) if event["event"] == "proposed"]
+
+
+def journal_of(run: Run) -> optuna.Study:
+    """The study that a run's study.log tells of."""
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(run.path / "study.log")))
+    return optuna.load_study(study_name=run.path.name, storage=storage)

@@ -45,7 +45,7 @@ def calibrated(factor=1.0, networks=9):
 
 def told(made, arch):
     """What a forecast predicts, which is something."""
-    found = made.predict(arch)
+    found = made.predict([arch])[0]
     assert found is not None
     return found
 
@@ -69,11 +69,11 @@ def fits(monkeypatch):
 
 
 def test_nothing_is_predicted_while_few_networks_are_known():
-    assert Forecast(WHERE, None).predict(UNSEEN[0]) is None
+    assert Forecast(WHERE, None).predict([UNSEEN[0]])[0] is None
     made = taught(FEWEST_NETWORKS - 1)
-    assert made.predict(UNSEEN[0]) is None
+    assert made.predict([UNSEEN[0]])[0] is None
     made.learn(ARCHS[-1], reading(latency_ms(ARCHS[-1])))
-    assert made.predict(UNSEEN[0]) is not None
+    assert made.predict([UNSEEN[0]])[0] is not None
 
 
 def test_latencies_of_unseen_networks_are_predicted():
@@ -88,13 +88,13 @@ def test_latencies_of_unseen_networks_are_predicted():
 
 
 def test_a_prediction_is_that_of_the_regression(fits):
-    assert taught(30).predict(UNSEEN[0]) == Reading(2.0, 0.0, 1.0, 4.0, source="predicted")
+    assert taught(30).predict([UNSEEN[0]])[0] == Reading(2.0, 0.0, 1.0, 4.0, source="predicted")
 
 
 @pytest.mark.parametrize(("source", "teaches"), [("measured", True), ("remembered", True), ("predicted", False)])
 def test_predictions_teach_nothing(fits, source, teaches):
     made = taught(40, source)
-    assert (made.predict(UNSEEN[0]) is not None) is teaches
+    assert (made.predict([UNSEEN[0]])[0] is not None) is teaches
     assert fits == [40] * teaches
 
 
@@ -102,14 +102,14 @@ def test_a_latency_of_nothing_teaches_nothing(fits):
     made = Forecast(WHERE, None)
     for arch in ARCHS:
         made.learn(arch, reading(0.0))
-    assert made.predict(UNSEEN[0]) is None and fits == []
+    assert made.predict([UNSEEN[0]])[0] is None and fits == []
 
 
 def test_it_is_fitted_anew_as_often_as_its_knowledge_has_grown_by_half(fits):
     made = Forecast(WHERE, None)
     for arch in [*ARCHS, *ARCHS]:
         made.learn(arch, reading(latency_ms(arch)))
-        made.predict(UNSEEN[0])
+        made.predict([UNSEEN[0]])[0]
     assert fits == [20, 30, 45]  # of 60: those that are met again teach nothing
 
 
@@ -143,7 +143,7 @@ def test_measurements_outweigh_a_calibration_that_is_off():
 def test_a_calibration_is_not_changed():
     predictor = calibrated()
     before = predictor.predict(UNSEEN).median_ms
-    taught(40, calibrated=predictor).predict(UNSEEN[0])
+    taught(40, calibrated=predictor).predict([UNSEEN[0]])[0]
     assert len(predictor.regression.features) == 9
     np.testing.assert_array_equal(predictor.predict(UNSEEN).median_ms, before)
 
@@ -153,14 +153,14 @@ def test_a_calibration_is_not_changed():
 
 def test_an_architecture_that_does_not_fit_the_images_is_not_predicted():
     made = Forecast(WHERE, calibrated())
-    assert made.predict(UNFIT) is None
-    assert made.predict(UNSEEN[0]) is not None
+    assert made.predict([UNFIT])[0] is None
+    assert made.predict([UNSEEN[0]])[0] is not None
 
 
 def test_an_architecture_that_does_not_fit_spoils_nothing_that_was_learnt(fits):
     made = taught(20)
-    assert made.predict(UNFIT) is None
-    assert made.predict(UNSEEN[0]) == Reading(2.0, 0.0, 1.0, 4.0, source="predicted")
+    assert made.predict([UNFIT])[0] is None
+    assert made.predict([UNSEEN[0]])[0] == Reading(2.0, 0.0, 1.0, 4.0, source="predicted")
 
 
 def test_a_regression_that_cannot_be_solved_predicts_nothing(monkeypatch):
@@ -168,4 +168,22 @@ def test_a_regression_that_cannot_be_solved_predicts_nothing(monkeypatch):
         raise np.linalg.LinAlgError("singular")
 
     monkeypatch.setattr(forecast, "fit", singular)
-    assert taught(30).predict(UNSEEN[0]) is None
+    assert taught(30).predict([UNSEEN[0]])[0] is None
+
+
+def test_what_is_expected_is_near_from_few_networks_on_and_is_never_absurd():
+    assert Forecast(WHERE, None).expected_ms(UNSEEN) == [None] * len(UNSEEN)
+    truth = np.array([latency_ms(arch) for arch in UNSEEN])
+    for count in (8, 20, 40):
+        expected = np.array(taught(count).expected_ms(UNSEEN))
+        assert np.abs(np.log(expected / truth)).max() < 0.7, count
+    assert taught(8).expected_ms([UNFIT, UNSEEN[0]])[0] is None
+
+
+def test_what_is_expected_is_what_a_regression_says_that_is_sure_of_itself(fits):
+    made = taught(30)
+    sure = made.expected_ms(UNSEEN)
+    assert fits == [] and None not in sure
+    made.predict(UNSEEN)  # which the stub says is 2 ms, between 1 and 4
+    between = np.array(made.expected_ms(UNSEEN))
+    assert (np.abs(np.log(between / 2)) < np.abs(np.log(np.array(sure) / 2))).all()

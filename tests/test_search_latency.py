@@ -186,7 +186,7 @@ def forms_of(run):
 )
 def test_only_latencies_without_doubt_outlive_their_run(tmp_path, doubtful):
     with instead_of_a_clock(Doubted(doubtful)):
-        run = search(tmp_path, budget=5)
+        run = search(tmp_path, budget=5, sampler="random")
     assert sources_of(run) == ["measured"] * 5
     latencies = [(event["trial"], event["latency"]) for event in events_of(run) if "latency" in event]
     doubts = {latency["doubt"] for _, latency in latencies}

@@ -8,7 +8,7 @@ import time
 import pytest
 from safetensors import SafetensorError, safe_open
 
-from tests.searching import events_of, proposals_of, small_search
+from tests.searching import events_of, journal_of, proposals_of, small_search
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +111,31 @@ def test_a_worker_that_is_lost_too_often_fails_its_trial_and_the_run_goes_on(clu
     assert not lost["reason"].str.contains("None").any()
     assert (run.trials["state"] == "completed").sum() == 3
     assert sum(event["event"] == "ended" for event in events_of(run)) == 4
+
+
+RUNGS = {"scheduler": "mo_asha", "mo_asha.reduction": 2, "mo_asha.rungs": 2, "train.epochs": 4}
+
+
+def test_rungs_through_ray_are_those_of_the_inline_executor(cluster, tmp_path):
+    same = {"budget": 8, "objectives": ["error", "macs"], "trials.concurrent": 1, **RUNGS}
+    by_ray = small_search(tmp_path, run="ray", **RAY, **same)
+    inline = small_search(tmp_path, run="inline", **same)
+    assert proposals_of(by_ray) == proposals_of(inline)
+    columns = ["state", "epochs", "accuracy", "reason"]
+    assert by_ray.trials[columns].equals(inline.trials[columns])
+    assert set(by_ray.trials["state"]) == {"completed", "stopped"}
+
+
+def test_a_worker_that_is_lost_at_a_rung_leaves_every_trial_with_its_one_state(cluster, tmp_path, monkeypatch):
+    killed = kill_workers(monkeypatch, 2, lambda trial: True)
+    run = small_search(tmp_path, budget=8, **RAY, **RUNGS, **{"trials.retries": 0})
+    states = run.trials.set_index("trial")["state"]
+    assert len(killed) == 2 and set(states[killed]) == {"failed"}
+    assert {"completed", "stopped"} <= set(states) and len(states) == 8
+    ended = [event["trial"] for event in events_of(run) if event["event"] == "ended"]
+    assert sorted(ended) == list(range(8))
+    journal = journal_of(run).trials
+    assert len(journal) == 8 and all(trial.state.is_finished() for trial in journal)
 
 
 def test_a_run_is_resumed_through_ray(cluster, tmp_path):

@@ -17,7 +17,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision.ops import StochasticDepth
 
 import nas
-from nas.blocks import Auxiliary
+from nas.architecture import Architecture
+from nas.blocks import Auxiliary, Classifier, Conv, Reduce
 from nas.data import Augmentation, ImageData, Images
 from nas.job import check_recipe
 from nas.networks.builder import build
@@ -87,6 +88,34 @@ def test_one_cycle_rises_for_30_percent_and_falls_to_almost_nothing(total):
             assert after > before
         elif 10 * step >= 3 * (total - 1):
             assert after < before
+
+
+@pytest.mark.parametrize("total", [60, 600])
+def test_wsd_stays_at_its_peak_and_falls_in_the_last_sixth(total):
+    config = plain(schedule="wsd", epochs=12, warmup_epochs=1.0)
+    values = [schedule(step, total, config) for step in range(total + 1)]
+    begin, end = total // 12 + 1, total * 5 // 6
+    assert values[begin : end + 1] == pytest.approx([1.0] * (end + 1 - begin))
+    assert values[0] < 0.5 and (np.diff(values[:begin]) > 0).all()
+    assert (np.diff(values[end:]) < 0).all() and values[-1] == pytest.approx(0)
+
+
+def test_a_longer_wsd_training_begins_as_a_shorter_one():
+    short, long = (
+        plain(schedule="wsd", epochs=6, warmup_epochs=1.0),
+        plain(schedule="wsd", epochs=60, warmup_epochs=1.0),
+    )
+    assert [schedule(step, 60, short) for step in range(50)] == [schedule(step, 600, long) for step in range(50)]
+
+
+def test_activations_fade_in_the_decay_of_wsd():
+    data = stripe_data()
+    reduced = Architecture((Conv(out_channels=4),), ((Reduce(out_channels=4, bottleneck_width=2),),), (Classifier(),))
+    made = build(reduced, num_classes=data.num_classes, input_shape=data.input_shape)
+    (module,) = [each for each in made.modules() if isinstance(each, FadingActivation)]
+    training = Training(made, data, plain(schedule="wsd", epochs=12), 0, lambda: None)
+    lams = [float(module.lam) for _ in training.epochs()]
+    assert lams[:9] == [1.0] * 9 and lams[-1] == 0.0 and lams == sorted(lams, reverse=True)
 
 
 def test_one_cycle_peaks_at_30_percent_whatever_the_warm_up():

@@ -8,6 +8,7 @@ where networks of one deploy form share one latency; the next run measures anew.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -44,10 +45,11 @@ class LatencyMemory:
         if reading.doubt:
             return
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        torn = self._file.exists() and not self._file.read_bytes().endswith(b"\n")
         words = {"key": {"deploy_id": deploy_id, **asdict(self.where)}, "reading": asdict(reading)}
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write("\n" * torn + json.dumps(words) + "\n")
+        with self._file.open("ab+") as file:
+            file.seek(-min(1, file.tell()), os.SEEK_END)
+            torn = file.read() not in (b"", b"\n")
+            file.write(("\n" * torn + json.dumps(words) + "\n").encode())
 
     def _read(self, line: str) -> None:
         """Takes in a line; a torn or foreign one is passed over, since it can only be measured again."""

@@ -18,7 +18,7 @@ from nas.training.average import WeightAverage
 from nas.training.failures import Diverged
 from nas.training.graphs import Backward, faster, may_be_captured
 from nas.training.losses import Labels, Loss
-from nas.training.optimizer import make_optimizer, schedule
+from nas.training.optimizer import decayed, make_optimizer, schedule
 from nas.training.precision import autocast, layout, training_dtype
 
 WORTH_A_GRAPH = 500  # steps from which a second of trying CUDA graphs is nothing
@@ -174,6 +174,7 @@ class Training:
         return x, Labels(y, partner, share)
 
     def _fade(self, progress: float) -> None:
+        progress = decayed(progress) if self._recipe.schedule == "wsd" else progress
         for module in self._fading:
             module.lam.fill_(fading(progress, module.fade_share))
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from nas.recipes import TrainConfig
 
+WSD_DECAY = 1 / 6  # share of the training
 ONE_CYCLE_RISE = 0.3  # share of the steps until the peak, and what is divided off the peak at the start and the end:
 ONE_CYCLE_START, ONE_CYCLE_END = 25.0, 1e4  # the defaults of torch's OneCycleLR (arXiv:1708.07120)
 
@@ -33,7 +34,19 @@ def schedule(step: int, total: int, recipe: TrainConfig) -> float:
     """Share of the peak learning rate at a step of `total`."""
     if recipe.schedule == "one_cycle":
         return one_cycle(step / max(1, total - 1))
-    return warm_cosine(step, total, min(recipe.warmup_epochs * total / recipe.epochs, total / 2))
+    warmup = min(recipe.warmup_epochs * total / recipe.epochs, total / 2)
+    if recipe.schedule == "wsd":
+        return min((step + 1) / (warmup + 1), 1.0) * (1 - decayed(step / total))
+    return warm_cosine(step, total, warmup)
+
+
+def decayed(progress: float) -> float:
+    """How much of the decay of a warm-up, stable, decay schedule is over after a share of the training.
+
+    It begins when a fifth of the epochs so far is left. Until then a longer training is the same one, so that a copy of
+    it that cools down is judged as if it had been meant to end there (arXiv:2405.18392).
+    """
+    return max(0.0, 1 - (1 - progress) / WSD_DECAY)
 
 
 def warm_cosine(step: int, total: int, warmup: float) -> float:

@@ -6,14 +6,12 @@ from dataclasses import replace
 
 from nas.architecture import Architecture
 from nas.block_fields import Value
-from nas.cost import count
 from nas.latency.meter import Meter
 from nas.latency.prepared import NotSupported
-from nas.networks.builder import build
-from nas.networks.merging import apply_merges, merge_plan
 from nas.pipeline import Job, Known, at_best, broken_constraint, price
 from nas.reading import Cost, Reading
 from nas.space import Choices, SearchSpace
+from nas.tune.pricing import counted
 
 MOST_PROBES = 400
 MOST_TIMED_PROBES = 60  # a quarter of a minute
@@ -79,9 +77,8 @@ def _probe(arch: Architecture, job: Job, meter: Meter, timed: bool) -> tuple[Cos
 
 
 def _untimed(arch: Architecture, job: Job) -> Cost:
-    deployed = build(arch, num_classes=job.data.num_classes, input_shape=job.data.input_shape, form="deploy")
-    plan = merge_plan(deployed, "none" if job.merge == "latency" else job.merge)
-    return Cost(*count(apply_merges(deployed, plan), job.data.input_shape), Reading(0.0, 0.0, 0.0, 0.0))
+    merge = "none" if job.merge == "latency" else job.merge
+    return Cost(*counted(arch, job, merge), Reading(0.0, 0.0, 0.0, 0.0))
 
 
 def _options(space: SearchSpace, choices: Choices) -> dict[str, tuple[Value, ...]]:

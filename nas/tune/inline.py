@@ -27,11 +27,12 @@ def run_inline(plan: Plan, state: SearchState, store: RunStore) -> None:
         while (assignment := state.next_trial()) is not None:
             trial, arch = assignment.trial, architecture_from_dict(assignment.architecture)
             keep = partial(keep_deployed, file=store.weights_file(trial))
-            for event in judge(
-                trial, arch, job, assignment.known, keep, meter, Checkpoint(store.checkpoint_file(trial))
-            ):
+            checkpoint = Checkpoint(store.checkpoint_file(trial))
+            events = judge(trial, arch, job, assignment.known, keep, meter, checkpoint, assignment.rungs)
+            for event in events:
                 state.record(event)
-                if state.time_is_up:
+                if state.time_is_up or not state.works_on(trial):
+                    events.close()
                     break
     except KeyboardInterrupt:
         state.over = "interrupted"

@@ -19,17 +19,22 @@ from nas.objectives import get_objectives
 from nas.plugins import import_plugins
 from nas.recipes import TrainConfig, make_recipe
 from nas.results import make_constraints
-from nas.samplers import make_sampler
+from nas.samplers import check_sampler
 from nas.space import SearchSpace
 from nas.space_file import load_space, space_names
 from nas.space_train import check_given
 from nas.store import RunStore, check_new
 from nas.trained import with_anchored_teacher
+from nas.trial import TrialRecord
+from nas.tune.beforehand import absolute_runs, earlier_trials
+from nas.tune.promotion import Ladder, rung_epochs
 
 # What may differ when a run is resumed; everything else would mix two searches in one run.
 MAY_CHANGE = (
     "budget",
+    "budget_epochs",
     "time_budget",
+    "stop.hypervolume_patience",
     "resume",
     "run",
     "runs_dir",
@@ -55,6 +60,7 @@ class Plan:
         threads: CPU threads of a trial.
         gpus_per_trial: share of a GPU, or several.
         time_budget_s: seconds after which no trial is begun or waited for.
+        earlier: trials of earlier runs that the sampler learns from.
     """
 
     config: SearchConfig
@@ -65,12 +71,20 @@ class Plan:
     threads: int
     gpus_per_trial: float
     time_budget_s: float | None
+    earlier: tuple[TrialRecord, ...] = ()
 
     @property
     def recipe(self) -> TrainConfig:
         """What all trainings begin from: the recipe with what the space fixes."""
         fixed = {name: options[0] for name, options in self.space.train.items() if len(options) == 1}
         return make_recipe(self.job.data.kind, fixed, self.job.train)
+
+    def ladder(self) -> Ladder:
+        """The rungs of all trials, none reached yet; one where every trial trains all its epochs."""
+        asha, epochs = self.config.mo_asha, self.recipe.epochs
+        if self.config.scheduler == "full":
+            return Ladder((epochs,), 1)
+        return Ladder(rung_epochs(epochs, asha.reduction, asha.rungs), asha.reduction)
 
     @property
     def runs_dir(self) -> Path:
@@ -88,7 +102,7 @@ def make_plan(settings: Mapping[str, Any]) -> Plan:
     time_budget_s = seconds("time_budget", config.time_budget)
     timeout_s = seconds("trials.timeout", config.trials.timeout)
     get_objectives(config.objectives)
-    make_sampler(config.sampler, config.seed)
+    check_sampler(config.sampler, config.objectives)
     name = config.run or time.strftime("%Y-%m-%d_%H-%M-%S")
     if not config.resume:
         check_new(Path(config.runs_dir), name)
@@ -104,7 +118,7 @@ def make_plan(settings: Mapping[str, Any]) -> Plan:
         job.meter().instrument()
     gpus = config.trials.gpus if config.trials.gpus is not None else float(job.device == "cuda")
     threads = max(1, int(config.trials.cpus))
-    return Plan(config, store, name, space, job, threads, gpus, time_budget_s)
+    return Plan(config, store, name, space, job, threads, gpus, time_budget_s, earlier_trials(config, space))
 
 
 def _begun(settings: Mapping[str, Any]) -> SearchConfig:
@@ -121,6 +135,7 @@ def _anchored(config: SearchConfig) -> SearchConfig:
         "data_root": str(user_path("data_root", config.data_root).resolve()),
         "latency": _anchored_files(config.latency),
         "train": with_anchored_teacher(config.train),
+        "warm_start": absolute_runs(config.warm_start),
     }
     if config.weights:
         changes["weights"] = str(user_path("weights", config.weights).absolute())

@@ -21,10 +21,9 @@ from rich.table import Table
 
 from nas.config import SearchConfig
 from nas.data import ImageData
-from nas.results import front_of, make_constraints
 from nas.space import SearchSpace
 from nas.store import RunStore
-from nas.trial import Ended, EpochEnded, Event, TrialRecord
+from nas.trial import Ended, EpochEnded, Event, Proposed, Rung, TrialRecord
 from nas.tune.search_state import SearchState
 
 WIDTH_WITHOUT_TERMINAL = 110
@@ -66,8 +65,14 @@ class ProgressView:
 
     def watch(self, event: Event, state: SearchState) -> None:
         """Shows what an event changed."""
+        if isinstance(event, Proposed) and event.why:
+            self.say(f"{'':9}  trial {event.trial:<4}  proposed    {event.why}")
         if isinstance(event, EpochEnded):
             self._epochs[event.trial] = event.epochs
+        if isinstance(event, Rung) and not state.works_on(event.trial):
+            self._epochs.pop(event.trial, None)
+            reached = f"{self._metric} {event.accuracy:.4f} after {event.epochs} epochs"
+            self.say(f"{'':9}  trial {event.trial:<4}  at a rung   {reached}")
         if isinstance(event, Ended):
             self._epochs.pop(event.trial, None)
             self._line(state.records[-1], state)
@@ -80,7 +85,6 @@ class ProgressView:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _line(self, record: TrialRecord, state: SearchState) -> None:
-        front = front_of(state.records, self._config.objectives, make_constraints(self._config.constraints))
         words = [
             f"{state.trained:>4}/{self._config.budget}",
             f"trial {record.trial:<4}",
@@ -91,7 +95,7 @@ class ProgressView:
         if record.cost is not None:
             words += [f"{record.cost.latency.median_ms:8.4f} ms", f"{record.cost.params:>10,} params"]
         if record.accuracy is not None:
-            words.append(f"{record.train_s:6.1f} s" + ("  on the front" if record in front else ""))
+            words.append(f"{record.train_s:6.1f} s" + ("  on the front" if record in state.front else ""))
         if record.reason:
             words.append(record.reason)
         self.say("  ".join(words))
@@ -138,7 +142,9 @@ class ProgressView:
 ENDINGS = {
     "budget": "the budget is used up",
     "exhausted": "the space is exhausted, every architecture of it was judged",
+    "budget_epochs": "the budget of epochs is used up",
     "time_budget": "the time budget is used up",
+    "patience": "the front has not moved for stop.hypervolume_patience trials",
     "infeasible": "too many architectures broke a constraint",
     "interrupted": "interrupted; what had been judged is kept",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -26,7 +27,7 @@ from nas.plugins import import_path
 from nas.store import RunStore
 from nas.tune.plan import Plan
 from nas.tune.search_state import SearchState
-from nas.tune.searcher import EventCallback, StateSearcher
+from nas.tune.searcher import EventCallback, RungScheduler, StateSearcher
 from nas.tune.trainable import ArchitectureTrainable
 
 Result = TypeVar("Result")
@@ -178,6 +179,12 @@ def _act(act: Callable[[], Any]) -> Any:
     return act()
 
 
+def _folder(config: dict[str, Any], first: int) -> str:
+    """The folder of a trial; where it goes on from a rung, another one."""
+    epochs = json.loads(config["rungs"])[0]
+    return f"trial{config['trial']}" + ("" if epochs == first else f"_{epochs}_epochs")
+
+
 def run_with_ray(node: MeasuringNode | None, plan: Plan, state: SearchState, store: RunStore) -> None:
     """Runs trials until the search is over; Ctrl-C or the time budget leave those in flight unjudged.
 
@@ -187,7 +194,7 @@ def run_with_ray(node: MeasuringNode | None, plan: Plan, state: SearchState, sto
         state: hands out trials and takes in their events.
         store: the run.
     """
-    slots = concurrency(plan)
+    slots, first = concurrency(plan), plan.ladder().rungs[0]
     # All workers are started at once; one by one, the first would take every short trial and the rest never start.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     trainable = tune.with_parameters(
@@ -205,11 +212,12 @@ def run_with_ray(node: MeasuringNode | None, plan: Plan, state: SearchState, sto
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=StateSearcher(state, slots),
+            scheduler=RungScheduler(state),
             num_samples=-1,
             reuse_actors=True,
             time_budget_s=state.seconds_left,
             trial_name_creator=lambda trial: f"trial{trial.config['trial']}_{trial.config['arch_id']}",
-            trial_dirname_creator=lambda trial: f"trial{trial.config['trial']}",
+            trial_dirname_creator=lambda trial: _folder(trial.config, first),
         ),
         run_config=tune.RunConfig(
             name="ray",

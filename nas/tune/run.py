@@ -16,6 +16,7 @@ from nas.latency.meter import MeasuringNode, Meter
 from nas.latency.predictor import LatencyPredictor, load_predictor
 from nas.objectives import get_objectives
 from nas.results import Run
+from nas.samplers import SearchTask, make_sampler
 from nas.store import RunStore
 from nas.tune.environment import describe_environment
 from nas.tune.feasibility import check_feasible
@@ -23,7 +24,9 @@ from nas.tune.finish import finish
 from nas.tune.forecast import Forecast
 from nas.tune.inline import run_inline
 from nas.tune.plan import Plan, make_plan
+from nas.tune.pricing import PricedArchitectures
 from nas.tune.progress import ProgressView
+from nas.tune.scouting import scout
 from nas.tune.search_state import SearchState
 from nas.tune.study import Study
 
@@ -62,20 +65,26 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
             view.say("latency.calibration spares nothing: without a constraint every network is measured")
         plan = dataclasses.replace(plan, job=dataclasses.replace(plan.job, timed_device=where.device))
         memory = LatencyMemory(plan.runs_dir, where, plan.job.latency.tolerance)
+        prices = PricedArchitectures(plan.space, plan.job, memory, Forecast(where, calibrated))
         store = plan.store or _new_store(plan, where)
         stack.enter_context(store.locked())
         if plan.store is not None:
             store.reopen(plan.config)
         view.say(f"run {store.path}")
         try:
-            # Predictions spare what would break a constraint its measurement.
-            forecast = Forecast(where, calibrated) if plan.job.constraints else None
-            state = SearchState(plan.config, store, _study(plan), memory, plan.time_budget_s, view.watch, forecast)
+            if _timed(plan) and not calibrated:
+                view.say("measuring a few networks, to price the others by")
+                scout(prices, plan.space, plan.job, meter, plan.config.budget, plan.config.seed)
+            study = _study(plan, prices)
+            study.learn_from(plan.earlier)
+            state = SearchState(plan, store, study, prices, view.watch)
             executor.run(plan, state, store)
         except BaseException:
             store.discard_if_empty()
             raise
         assert state.over is not None
+        if state.over != "interrupted":
+            state.close()
         try:
             finish(plan, store, meter, memory, state.over, view.say)
         except KeyboardInterrupt:
@@ -141,6 +150,14 @@ def _new_store(plan: Plan, where: Conditions) -> RunStore:
     return RunStore.create(plan.runs_dir, plan.name, plan.config, plan.space.text, environment)
 
 
-def _study(plan: Plan) -> Study:
-    config = plan.config
-    return Study(plan.space, get_objectives(config.objectives), plan.job.constraints, config.sampler, config.seed)
+def _timed(plan: Plan) -> bool:
+    """Whether the sampler wants to know latencies beforehand."""
+    limited = any(each.name == "latency_ms" for each in plan.job.constraints)
+    return plan.config.sampler == "exact_cost" and (limited or "latency_ms" in plan.config.objectives)
+
+
+def _study(plan: Plan, prices: PricedArchitectures) -> Study:
+    config, constraints = plan.config, plan.job.constraints
+    sampler = make_sampler(config.sampler, SearchTask(prices, config.objectives, constraints, config.seed))
+    objectives = get_objectives(config.objectives)
+    return Study(plan.space, objectives, constraints, sampler, config.seed, plan.recipe.epochs)

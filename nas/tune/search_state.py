@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from nas.architecture import Architecture
-from nas.config import SearchConfig
-from nas.latency.memory import LatencyMemory
 from nas.pipeline import Known
-from nas.reading import Reading
+from nas.reading import Cost
+from nas.results import front_of
 from nas.store import RunStore
 from nas.training.checkpoint import Checkpoint
-from nas.trial import Ended, EpochEnded, Event, Priced, TrialRecord, TrialState, records_of, unfinished
-from nas.tune.forecast import Forecast
+from nas.trial import (
+    Ended,
+    EpochEnded,
+    Event,
+    Priced,
+    Proposed,
+    Rung,
+    TrialRecord,
+    TrialState,
+    records_of,
+    rungs_before,
+    unfinished,
+)
+from nas.tune.beforehand import published_members
+from nas.tune.plan import Plan
+from nas.tune.pricing import PricedArchitectures
 from nas.tune.study import Study, Suggestion, as_proposal
 
 INFEASIBLE_PER_TRAINED = 20  # infeasible trials allowed for each trial of the budget
@@ -23,12 +35,28 @@ INFEASIBLE_PER_TRAINED = 20  # infeasible trials allowed for each trial of the b
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial to run: what a worker needs to know of it."""
+    """A trial to run, or to go on with: what a worker needs to know of it.
+
+    Attributes:
+        trial: its number.
+        architecture: as JSON-ready words.
+        arch_id: of the architecture.
+        known: what is known of its latency.
+        rungs: epochs of the trainings that are ahead of it.
+    """
 
     trial: int
     architecture: dict[str, Any]
     arch_id: str
     known: Known
+    rungs: tuple[int, ...]
+
+
+class _Begun(NamedTuple):
+    """A trial that has not ended: what was proposed, and its events so far."""
+
+    suggestion: Suggestion
+    events: list[Event]
 
 
 class SearchState:
@@ -36,46 +64,43 @@ class SearchState:
 
     Attributes:
         records: of the trials that have ended.
-        over: why no trial is handed out any more: budget, exhausted, time_budget, infeasible or interrupted;
-            None while the search goes on.
+        front: those of them that are on the front.
+        trained: trials that count towards the budget.
+        over: why no trial is handed out any more (`ENDINGS` in `nas.tune.progress`); None while the search goes on.
     """
 
     def __init__(
         self,
-        config: SearchConfig,
+        plan: Plan,
         store: RunStore,
         study: Study,
-        memory: LatencyMemory,
-        time_budget_s: float | None,
+        prices: PricedArchitectures,
         watch: Callable[[Event, SearchState], None],
-        forecast: Forecast | None = None,
     ) -> None:
-        self._config, self._store, self._study = config, store, study
-        self._memory, self._watch, self._forecast = memory, watch, forecast
-        self._ends_at = None if time_budget_s is None else time.monotonic() + time_budget_s
+        self._config, self._store, self._study = plan.config, store, study
+        self._prices, self._ladder, self._watch = prices, plan.ladder(), watch
+        self._constraints = plan.job.constraints
+        self._ends_at = None if plan.time_budget_s is None else time.monotonic() + plan.time_budget_s
         self.over: str | None = None
-        events = store.events()
-        self.records: list[TrialRecord] = records_of(events)
-        self._to_repeat = unfinished(events)
-        self._next_trial = 1 + max((event.trial for event in events), default=-1)
-        self._live: dict[int, tuple[Suggestion, list[Event]]] = {}
-        study.restore(self.records)
-        for record in self.records:
-            if record.cost is not None:
-                self._take_in(record.architecture, record.cost.latency)
-        study.open_journal(store.path / "study.log", store.name, self.records)
-        self._seen = {record.architecture.arch_id for record in self.records}
-        self._seen |= {proposal.arch_id for proposal in self._to_repeat}
-
-    @property
-    def trained(self) -> int:
-        """Trials that count towards the budget."""
-        return sum(record.state.trained for record in self.records)
+        self.records: list[TrialRecord] = []
+        self.front: list[TrialRecord] = []
+        self.trained = self._epochs = self._without_change = 0
+        self._live: dict[int, _Begun] = {}
+        self._waiting: dict[int, _Begun] = {}  # at a rung
+        self._to_repeat: list[Proposed] = []
+        self._published = list(published_members(plan.space)) if plan.config.zoo_first else []
+        self._seen: set[str] = set()
+        self._next_trial = 0
+        self._restore(store.events())
 
     @property
     def live(self) -> int:
-        """Trials that were handed out and have not ended."""
+        """Trials that were handed out and have neither ended nor are waiting at a rung."""
         return len(self._live)
+
+    def works_on(self, trial: int) -> bool:
+        """Whether a trial that was handed out is to go on."""
+        return trial in self._live
 
     @property
     def seconds_left(self) -> float | None:
@@ -91,15 +116,14 @@ class SearchState:
         """The next trial to run; None if there is none now (`live` trials may decide) or at all (`over`)."""
         if self.over:
             return None
-        if self.time_is_up:
-            self.over = "time_budget"
-        elif self.trained + self.live >= self._config.budget:
-            self.over = "budget" if not self.live else None
-        elif len(self.records) - self.trained >= INFEASIBLE_PER_TRAINED * self._config.budget:
-            self.over = "infeasible"
-        else:
-            return self._propose()
-        return None
+        if reason := self._enough():
+            return self._end(reason)
+        if (promoted := self._ladder.promoted(self._waiting)) is not None:
+            self._live[promoted] = self._waiting.pop(promoted)
+            return self._assignment(promoted)
+        if self.trained + self.live + len(self._waiting) >= self._config.budget:
+            return self._end("budget")
+        return self._propose()
 
     def record(self, event: Event) -> None:
         """Writes an event down and draws the conclusions."""
@@ -107,16 +131,18 @@ class SearchState:
             self._watch(event, self)
             return
         self._store.append(event)
-        suggestion, events = self._live[event.trial]
-        events.append(event)
+        begun = self._live[event.trial]
+        begun.events.append(event)
         if isinstance(event, Priced):
-            self._take_in(suggestion.architecture, event.latency)
-        if isinstance(event, Ended):
-            (record,) = records_of(events)
+            self._prices.learn(begun.suggestion.architecture, event.macs, event.latency)
+        elif isinstance(event, Rung):
+            self._reach(begun, event)
+        elif isinstance(event, Ended):
+            (record,) = records_of(begun.events)
             del self._live[event.trial]
             Checkpoint(self._store.checkpoint_file(event.trial)).discard()
-            self.records.append(record)
-            self._study.tell(suggestion, record)
+            self._take_in(record)
+            self._study.tell(begun.suggestion, record)
         self._watch(event, self)
 
     def fail(self, trial: int, reason: str) -> None:
@@ -124,28 +150,113 @@ class SearchState:
         if trial in self._live:
             self.record(Ended(trial, TrialState.FAILED, reason))
 
+    def close(self) -> None:
+        """Ends the trials that wait at a rung: the search is over, and nobody will promote them."""
+        for trial, begun in sorted(self._waiting.items()):
+            self._live[trial] = begun
+            last = rungs_before(begun.events, None)[-1]
+            reason = f"stopped at the rung of {last.epochs} epochs"
+            self.record(
+                Ended(trial, TrialState.STOPPED, reason, last.accuracy, last.epochs, last.train_s, last.waited_s)
+            )
+        self._waiting.clear()
+
+    def _enough(self) -> str | None:
+        """Why no more work is handed out, if so."""
+        epochs, patience = self._config.budget_epochs, self._config.stop.hypervolume_patience
+        ahead = sum(self._ladder.ahead_of(trial)[0] for trial in self._live) if epochs else 0
+        if self.time_is_up:
+            return "time_budget"
+        if epochs and self._epochs + ahead >= epochs:
+            return "budget_epochs"
+        if patience and self._without_change >= patience:
+            return "patience"
+        if len(self.records) - self.trained >= INFEASIBLE_PER_TRAINED * self._config.budget:
+            return "infeasible"
+        return None
+
+    def _end(self, reason: str) -> None:
+        """Ends the search, but for a budget only when nothing runs any more that may make way for other trials."""
+        if reason in ("time_budget", "infeasible") or not self.live:
+            self.over = reason
+
+    def _reach(self, begun: _Begun, rung: Rung) -> None:
+        """Takes in a rung; a trial that is not at once among the best waits there."""
+        self._climb(begun.events, rung)
+        if self._ladder.ahead_of(rung.trial):
+            self._study.note_rungs(begun.suggestion, begun.events)
+            self._waiting[rung.trial] = self._live.pop(rung.trial)
+            if self._ladder.promoted([rung.trial]) is not None:
+                self._live[rung.trial] = self._waiting.pop(rung.trial)
+
+    def _climb(self, events: list[Event], rung: Rung) -> None:
+        priced = next(event for event in reversed(events) if isinstance(event, Priced))
+        costs = Cost(priced.params, priced.macs, priced.latency).by_name()
+        names = [name for name in self._config.objectives if name != "error"]
+        self._ladder.reach(rung.trial, rung.epochs, 1 - rung.accuracy, [costs[name] for name in names])
+        self._epochs += rung.epochs
+
+    def _take_in(self, record: TrialRecord) -> None:
+        """Counts a trial that has ended."""
+        self.records.append(record)
+        self.trained += record.state.trained
+        if record.state.trained:
+            names, before = self._config.objectives, self.front
+            self.front = front_of([*before, record], names, self._constraints)
+            moved = record in self.front and record.values(names) not in [each.values(names) for each in before]
+            self._without_change = 0 if moved else self._without_change + 1
+
     def _propose(self) -> Assignment | None:
         repeated = self._to_repeat.pop(0) if self._to_repeat else None
-        suggestion = self._study.suggest_again(repeated.choices) if repeated else self._study.suggest(self._seen)
+        if repeated:
+            suggestion = self._study.suggest_again(repeated.choices)
+        else:
+            suggestion = self._next_published() or self._study.suggest(self._seen)
         if suggestion is None:
-            self.over = "exhausted" if not self.live else None
-            return None
+            return self._end("exhausted")
         proposal = repeated or as_proposal(suggestion, self._next_trial)
         self._next_trial += 0 if repeated else 1
         self._seen.add(proposal.arch_id)
-        self._live[proposal.trial] = (suggestion, [proposal])
+        self._live[proposal.trial] = _Begun(suggestion, [proposal])
         if not repeated:
             self._store.append(proposal)
         self._watch(proposal, self)
-        return Assignment(proposal.trial, proposal.architecture, proposal.arch_id, self._known(suggestion.architecture))
+        return self._assignment(proposal.trial)
 
-    def _known(self, arch: Architecture) -> Known:
-        remembered = self._memory.get(arch.deploy_id)
-        if remembered is not None or self._forecast is None:
-            return Known(remembered)
-        return Known(predicted=self._forecast.predict(arch))
+    def _next_published(self) -> Suggestion | None:
+        """The next published network that was not proposed yet."""
+        while self._published:
+            name, choices = self._published.pop(0)
+            suggestion = replace(self._study.suggest_again(choices), why=f"published: {name}")
+            if suggestion.architecture.arch_id not in self._seen:
+                return suggestion
+            self._study.withdraw(suggestion)
+        return None
 
-    def _take_in(self, arch: Architecture, reading: Reading) -> None:
-        self._memory.remember(arch.deploy_id, reading)
-        if self._forecast is not None:
-            self._forecast.learn(arch, reading)
+    def _assignment(self, trial: int) -> Assignment:
+        suggestion = self._live[trial].suggestion
+        arch = suggestion.architecture
+        return Assignment(trial, arch.to_dict(), arch.arch_id, self._prices.known(arch), self._ladder.ahead_of(trial))
+
+    def _restore(self, events: list[Event]) -> None:
+        """Takes in what an earlier session has judged, and what it has left at a rung or in the middle."""
+        of_trial: dict[int, list[Event]] = {}
+        for event in events:
+            of_trial.setdefault(event.trial, []).append(event)
+            if isinstance(event, Rung):
+                self._climb(of_trial[event.trial], event)
+        for record in records_of(events):
+            self._take_in(record)
+            if record.cost is not None:
+                self._prices.learn(record.architecture, record.cost.macs, record.cost.latency)
+        self._study.restore(self.records)
+        self._study.open_journal(self._store.path / "study.log", self._store.name, self.records)
+        for proposal in unfinished(events):
+            if rungs_before(of_trial[proposal.trial], None):
+                begun = _Begun(self._study.suggest_again(proposal.choices), of_trial[proposal.trial])
+                self._study.note_rungs(*begun)
+                self._waiting[proposal.trial] = begun
+            else:
+                self._to_repeat.append(proposal)
+        self._seen = {event.arch_id for event in events if isinstance(event, Proposed)}
+        self._next_trial = 1 + max(of_trial, default=-1)

@@ -9,10 +9,13 @@ from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from nas.trial import EpochEnded, event_from_dict
+from nas.trial import EpochEnded, Rung, event_from_dict
 from nas.tune.search_state import SearchState
+
+EVENT = "event/"  # what Ray flattens the keys of an event to
 
 
 class StateSearcher(Searcher):
@@ -38,6 +41,7 @@ class StateSearcher(Searcher):
             "arch_id": assignment.arch_id,
             "architecture": json.dumps(assignment.architecture),
             "known": json.dumps(dataclasses.asdict(assignment.known)),
+            "rungs": json.dumps(assignment.rungs),
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -54,8 +58,32 @@ class StateSearcher(Searcher):
         """Nothing, as `save`."""
 
 
+class RungScheduler(FIFOScheduler):
+    """Lets a trial go on from a rung, or takes it off, as the state decides.
+
+    One that is taken off and promoted later comes back as another trial of Ray's, since its next training begins anew:
+    in the meantime its process serves others.
+    """
+
+    def __init__(self, state: SearchState) -> None:
+        super().__init__()
+        self._state = state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as in `StateSearcher`."""
+        return {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Records a rung, and returns whether to go on; `result` is flat."""
+        words = {name.removeprefix(EVENT): value for name, value in result.items() if name.startswith(EVENT)}
+        if words.get("event") != Rung.kind:
+            return TrialScheduler.CONTINUE
+        self._state.record(event_from_dict(words))
+        return TrialScheduler.CONTINUE if self._state.works_on(trial.config["trial"]) else TrialScheduler.STOP
+
+
 class EventCallback(tune.Callback):
-    """Passes the events that trials report on to the state."""
+    """Passes the events that trials report on to the state, but for rungs, which `RungScheduler` does."""
 
     def __init__(self, state: SearchState) -> None:
         self._state = state
@@ -69,7 +97,8 @@ class EventCallback(tune.Callback):
     ) -> None:
         """Records the event of a result."""
         if "event" in result:
-            self._state.record(event_from_dict(result["event"]))
+            if result["event"]["event"] != Rung.kind:
+                self._state.record(event_from_dict(result["event"]))
         elif "epochs" in result:
             self._state.record(EpochEnded(trial.config["trial"], result["epochs"], result["loss"]))
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.storages.journal import JournalFileBackend
@@ -18,9 +18,10 @@ from optuna.trial import TrialState as OptunaState
 from nas.architecture import Architecture
 from nas.block_fields import Value
 from nas.objectives import Constraint, Objective
-from nas.samplers import make_sampler
+from nas.samplers.exact_cost import WHY
+from nas.samplers.history import ELSEWHERE, RUNGS, TRAIN_MACS
 from nas.space import SearchSpace
-from nas.trial import Proposed, TrialRecord, TrialState
+from nas.trial import Event, Proposed, Started, TrialRecord, TrialState, rungs_before
 
 REPEATS_ALLOWED = 20  # duplicate proposals before an unseen architecture is drawn at random
 UNSEEN_DRAWS = 1000  # random draws for an unseen architecture
@@ -36,11 +37,12 @@ STATES = {
 
 @dataclass(frozen=True)
 class Suggestion:
-    """An architecture that was not judged before, with its choices and Optuna's trial."""
+    """An architecture that was not judged before, with its choices, Optuna's trial, and why it is proposed."""
 
     architecture: Architecture
     choices: dict[str, Value]
     optuna_trial: optuna.Trial
+    why: str
 
 
 class Study:
@@ -55,14 +57,15 @@ class Study:
         space: SearchSpace,
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint],
-        sampler: str,
+        sampler: optuna.samplers.BaseSampler,
         seed: int,
+        full_epochs: int,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space, self._objectives, self._constraints = space, objectives, constraints
-        self._random = random.Random(seed)
+        self._random, self._full_epochs = random.Random(seed), full_epochs
         self._directions: list[StudyDirection | Literal["minimize", "maximize"]] = [o.direction for o in objectives]
-        self._study = optuna.create_study(directions=self._directions, sampler=make_sampler(sampler, seed))
+        self._study = optuna.create_study(directions=self._directions, sampler=sampler)
         self._journal: optuna.Study | None = None
 
     def suggest(self, seen: Container[str]) -> Suggestion | None:
@@ -71,7 +74,7 @@ class Study:
             trial = self._study.ask()
             arch = self._space.suggest(trial)
             if arch.arch_id not in seen:
-                return Suggestion(arch, dict(trial.params), trial)
+                return self._suggestion(arch, trial)
             self._study.tell(trial, state=OptunaState.FAIL)
         choices = self._unseen_choices(seen)
         return None if choices is None else self.suggest_again(choices)
@@ -81,16 +84,40 @@ class Study:
         self._study.enqueue_trial(choices)
         trial = self._study.ask()
         arch = self._space.suggest(trial)
-        return Suggestion(arch, dict(trial.params), trial)
+        return self._suggestion(arch, trial)
+
+    def _suggestion(self, arch: Architecture, trial: optuna.Trial) -> Suggestion:
+        stored = self._study.get_trials(deepcopy=False)[trial.number]  # `trial` itself knows what it was made with
+        return Suggestion(arch, dict(trial.params), trial, str(stored.user_attrs.get(WHY, "")))
 
     def tell(self, suggestion: Suggestion, record: TrialRecord) -> None:
         """Tells the sampler how the trial of a suggestion ended."""
         for name, excess in self._excess(record).items():
             suggestion.optuna_trial.set_constraint(name, excess)
+        for name, value in self._learned(record).items():
+            suggestion.optuna_trial.set_user_attr(name, value)
         values = record.values(self._names)
         self._study.tell(suggestion.optuna_trial, values, state=STATES[record.state])
         if self._journal is not None:
             self._journal.add_trial(self._frozen(record))
+
+    def note_rungs(self, suggestion: Suggestion, events: Sequence[Event]) -> None:
+        """Tells the sampler what a suggestion that has not ended was judged by so far."""
+        rungs = [(each.epochs, each.accuracy) for each in rungs_before(events, None)]
+        suggestion.optuna_trial.set_user_attr(RUNGS, self._shares(rungs))
+        started = [event.train_macs for event in events if isinstance(event, Started)]
+        suggestion.optuna_trial.set_user_attr(TRAIN_MACS, float(started[-1]) if started else 0.0)
+
+    def withdraw(self, suggestion: Suggestion) -> None:
+        """Tells the sampler that a suggestion is not followed."""
+        self._study.tell(suggestion.optuna_trial, state=OptunaState.FAIL)
+
+    def learn_from(self, records: Sequence[TrialRecord]) -> None:
+        """Tells the sampler of trials of other runs, which are none of this one's."""
+        for record in records:
+            trial = self._frozen(record)
+            trial.set_user_attr(ELSEWHERE, True)
+            self._study.add_trial(trial)
 
     def restore(self, records: Sequence[TrialRecord]) -> None:
         """Tells the sampler of trials that an earlier session judged."""
@@ -107,6 +134,15 @@ class Study:
             self._journal.set_metric_names(self._names)
         for record in records:
             self._journal.add_trial(self._frozen(record))
+
+    def _learned(self, record: TrialRecord) -> dict[str, Any]:
+        """What samplers learn from besides values."""
+        last = [(record.epochs, record.accuracy)] if record.accuracy is not None else []
+        return {RUNGS: self._shares([*record.rungs, *last]), TRAIN_MACS: float(record.train_macs or 0)}
+
+    def _shares(self, rungs: Sequence[tuple[int, float]]) -> list[list[float]]:
+        """Errors of shorter trainings, with their share of a full one."""
+        return [[epochs / self._full_epochs, 1 - accuracy] for epochs, accuracy in rungs if epochs < self._full_epochs]
 
     @property
     def _names(self) -> list[str]:
@@ -125,6 +161,7 @@ class Study:
                 "arch_id": record.architecture.arch_id,
                 "state": record.state.value,
                 "reason": record.reason,
+                **self._learned(record),
             },
             constraints=self._excess(record),
         )
@@ -153,4 +190,5 @@ def as_proposal(suggestion: Suggestion, trial: int) -> Proposed:
         suggestion.architecture.arch_id,
         suggestion.architecture.deploy_id,
         suggestion.choices,
+        suggestion.why,
     )

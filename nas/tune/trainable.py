@@ -58,6 +58,7 @@ class ArchitectureTrainable(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begins the next trial in the same process."""
+        self._events.close()  # of one that was left at a rung
         self._begin(new_config)
         return True
 
@@ -85,4 +86,5 @@ class ArchitectureTrainable(tune.Trainable):
             partial(keep_deployed, file=self._store.weights_file(trial)),
             self._meter,
             Checkpoint(self._store.checkpoint_file(trial)),
+            json.loads(config["rungs"]),
         )

@@ -1,0 +1,103 @@
+"""Candidates: members of a space with what they cost, which is known before anything is trained."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from nas.block_fields import Value
+from nas.objectives import Constraint
+from nas.space import Choose, random_choose
+
+if TYPE_CHECKING:
+    import optuna
+
+UNIFORM, MUTATED, CROSSED = 48, 112, 32  # candidates that are made for each proposal, by how they are made
+MOST_CHANGES = 3  # choices that a mutation draws anew
+KEPT = 1200  # candidates that wait for the next proposal
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A member of a space that might be proposed.
+
+    Attributes:
+        choices: what makes it, by parameter name.
+        identity: equal members have the same, and are judged once.
+        costs: exact or predicted, by objective name; all positive.
+    """
+
+    choices: Mapping[str, Value]
+    identity: str
+    costs: Mapping[str, float]
+
+
+class PricedSpace(Protocol):
+    """What a sampler has to know of a search space."""
+
+    def candidates(self, ways: Sequence[Choose]) -> list[Candidate | None]:
+        """The members that these make, choice by choice, with their prices; None for what cannot be."""
+        ...
+
+    def suggest(self, trial: optuna.trial.BaseTrial) -> object:
+        """Asks a trial for all choices, define-by-run."""
+        ...
+
+
+class CandidatePool:
+    """Candidates that are renewed for each proposal: uniform ones, mutations and crossovers of the best, and the best
+    of those that were there before.
+
+    Those that were proposed, and those that break a constraint, are never in it.
+    """
+
+    def __init__(self, space: PricedSpace, constraints: Sequence[Constraint], seed: int) -> None:
+        self._space, self._constraints = space, constraints
+        self._random = random.Random(seed)
+        self._waiting: dict[str, Candidate] = {}
+
+    def renewed(self, parents: Sequence[Mapping[str, Value]], taken: Container[str]) -> list[Candidate]:
+        """The candidates for a proposal, none of them in `taken`.
+
+        Args:
+            parents: choices of the members whose neighbourhood is worth a look.
+            taken: identities that are not to be proposed.
+        """
+        self._waiting = {name: each for name, each in self._waiting.items() if name not in taken}
+        for made in self._space.candidates(self._ways(parents)):
+            if made is not None and made.identity not in taken and self._allowed(made):
+                self._waiting.setdefault(made.identity, made)
+        return list(self._waiting.values())
+
+    def keep(self, best_first: Sequence[Candidate]) -> None:
+        """Lets all but the first ones go."""
+        self._waiting = {each.identity: each for each in best_first[:KEPT]}
+
+    def _allowed(self, candidate: Candidate) -> bool:
+        return not any(each.broken_by(candidate.costs) for each in self._constraints)
+
+    def _ways(self, parents: Sequence[Mapping[str, Value]]) -> list[Choose]:
+        ways = [random_choose(self._random)] * (UNIFORM if parents else UNIFORM + MUTATED + CROSSED)
+        if parents:
+            ways += [self._mutation(self._random.choice(parents)) for _ in range(MUTATED)]
+            ways += [self._crossover(*self._random.choices(parents, k=2)) for _ in range(CROSSED)]
+        return ways
+
+    def _mutation(self, parent: Mapping[str, Value]) -> Choose:
+        changed = self._random.sample(sorted(parent), min(len(parent), self._random.randint(1, MOST_CHANGES)))
+        return self._like({name: value for name, value in parent.items() if name not in changed})
+
+    def _crossover(self, mother: Mapping[str, Value], father: Mapping[str, Value]) -> Choose:
+        return self._like({name: self._random.choice((mother, father)).get(name) for name in {**mother, **father}})
+
+    def _like(self, wanted: Mapping[str, Value | None]) -> Choose:
+        """Takes what is wanted where that is an option, and draws the rest."""
+        anything = random_choose(self._random)
+
+        def choose(name: str, options: tuple[Value, ...]) -> Value:
+            value = wanted.get(name)
+            return value if value is not None and value in options else anything(name, options)
+
+        return choose

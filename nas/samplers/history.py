@@ -1,0 +1,119 @@
+"""What an Optuna study tells a sampler: which members were judged, with what result, and which still run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import optuna
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from nas.block_fields import Value
+from nas.samplers.candidates import Candidate, PricedSpace
+
+# Attributes of an Optuna trial.
+TRAIN_MACS = "train_macs"  # multiply-adds of its train form; 0 or absent where they are not known
+ELSEWHERE = "elsewhere"  # whether it is of an earlier run: learned from, and judged again if it is worth it
+RUNGS = "rungs"  # what it was judged by on the way: [[share of a full training, error], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """An error that was seen.
+
+    Attributes:
+        candidate: with its costs as they are known now.
+        error: of its fused network.
+        train_macs: multiply-adds of its train form; 0 where that is not known.
+        share: of a full training, after which it was judged.
+    """
+
+    candidate: Candidate
+    error: float
+    train_macs: float = 0.0
+    share: float = 1.0
+
+
+class History(NamedTuple):
+    """What has become of the proposals so far.
+
+    Attributes:
+        judged: trained in full.
+        partly: errors after a part of the training, also of those that were judged in full since.
+        running: proposed, and not judged yet.
+        partial: judged after a part of the training only.
+        elsewhere: errors of earlier runs.
+        taken: identities of all proposals.
+    """
+
+    judged: list[Judged]
+    partly: list[Judged]
+    running: list[Candidate]
+    partial: list[Candidate]
+    elsewhere: list[Judged]
+    taken: set[str]
+
+    @property
+    def proposed(self) -> list[Candidate]:
+        """All that were trained at all, or are to be."""
+        return [*(each.candidate for each in self.judged), *self.running, *self.partial]
+
+
+@dataclass(frozen=True, eq=False)
+class HistoryReader:
+    """Reads studies; remembers which member a trial's parameters make.
+
+    Attributes:
+        space: whose members are proposed.
+        objectives: names of the study's, "error" among them.
+    """
+
+    space: PricedSpace
+    objectives: Sequence[str]
+    _members: dict[int, Candidate | None] = field(default_factory=dict)
+
+    def read(self, study: optuna.Study, but: FrozenTrial) -> History:
+        """The trials of a study, one of them left out: the one that is to be proposed."""
+        history = History([], [], [], [], [], set())
+        for trial in study.get_trials(deepcopy=False):
+            member = self._member(trial) if trial.number != but.number and trial.params else None
+            if member is None:
+                continue
+            if trial.user_attrs.get(ELSEWHERE):
+                history.elsewhere.extend(_of_another_run(trial, member, self.objectives))
+                continue
+            history.taken.add(member.identity)
+            macs, rungs = trial.user_attrs.get(TRAIN_MACS, 0.0), trial.user_attrs.get(RUNGS, [])
+            if trial.state is OptunaState.RUNNING and not rungs:
+                history.running.append(member)
+            elif trial.state is OptunaState.COMPLETE:
+                values = dict(zip(self.objectives, trial.values, strict=True))
+                error = values.pop("error")
+                member = Candidate(member.choices, member.identity, {**member.costs, **values})
+                history.judged.append(Judged(member, error, macs))
+            elif rungs:
+                history.partial.append(member)
+            history.partly.extend(Judged(member, error, macs, share) for share, error in rungs if share < 1)
+        return history
+
+    def _member(self, trial: FrozenTrial) -> Candidate | None:
+        if trial.number not in self._members or trial.state is OptunaState.RUNNING:
+            self._members[trial.number] = _replayed(self.space, trial.params)
+        return self._members[trial.number]
+
+
+def _of_another_run(trial: FrozenTrial, member: Candidate, objectives: Sequence[str]) -> list[Judged]:
+    """What a trial of an earlier run was judged by, at the costs that are known now."""
+    macs = trial.user_attrs.get(TRAIN_MACS, 0.0)
+    full = [[1.0, trial.values[objectives.index("error")]]] if trial.state is OptunaState.COMPLETE else []
+    return [Judged(member, error, macs, share) for share, error in [*trial.user_attrs.get(RUNGS, []), *full]]
+
+
+def _replayed(space: PricedSpace, choices: Mapping[str, Value]) -> Candidate | None:
+    """The member that choices make; None where they are not (yet) all there."""
+    try:
+        return space.candidates([lambda name, options: choices[name]])[0]
+    except KeyError:
+        return None

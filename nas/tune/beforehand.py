@@ -1,0 +1,73 @@
+"""What a search knows before it begins: earlier runs' trials, and the published networks that its space contains."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nas.block_fields import Value
+from nas.config import SearchConfig, user_path
+from nas.config_fields import leaves
+from nas.space import SearchSpace
+from nas.space_file import load_architecture, zoo_names
+from nas.store import RunStore
+from nas.trial import TrialRecord
+
+SAME = ("data", "val_share", "metric")  # what trials of one accuracy have in common, and all of:
+SAME_OF = ("data.", "train.")
+OF_THE_MACHINE = ("data.workers", "data.resident_gb")
+
+
+def earlier_trials(config: SearchConfig, space: SearchSpace) -> tuple[TrialRecord, ...]:
+    """The trials of the runs in `warm_start` that have an accuracy and are members of the space, in its choices.
+
+    Raises:
+        ValueError: there is no such run, or its accuracies are of other data or trainings.
+    """
+    found = []
+    for run in config.warm_start:
+        store = _store_of(run, Path(config.runs_dir))
+        _check_same(run, store.config(), config)
+        for record in store.records():
+            choices = None if record.accuracy is None else space.encode(record.architecture)
+            if choices is not None:
+                found.append(dataclasses.replace(record, choices=choices))
+    return tuple(found)
+
+
+def published_members(space: SearchSpace) -> Iterator[tuple[str, dict[str, Value]]]:
+    """The networks of the zoo that a space contains: names, and the choices that make them."""
+    for name in zoo_names():
+        choices = space.encode(load_architecture(name))
+        if choices is not None:
+            yield name, choices
+
+
+def _store_of(run: str, runs_dir: Path) -> RunStore:
+    """A run by its path, or by its name among those of the search's folder."""
+    path = user_path("warm_start", run)
+    try:
+        return RunStore.open(path if (path / "events.jsonl").is_file() else runs_dir / run)
+    except ValueError as error:
+        raise ValueError(f"warm_start={run}: {error}") from None
+
+
+def _check_same(run: str, theirs: SearchConfig, ours: SearchConfig) -> None:
+    there, here = ({key: value for key, (_, value) in leaves(each).items()} for each in (theirs, ours))
+    differing = [key for key in here if _matters(key) and there[key] != here[key]]
+    if differing:
+        key = differing[0]
+        raise ValueError(
+            f"warm_start={run} has {key}={there[key]}; allowed: a run with {key}={here[key]}, as this search"
+        )
+
+
+def _matters(key: str) -> bool:
+    return (key in SAME or key.startswith(SAME_OF)) and key not in OF_THE_MACHINE
+
+
+def absolute_runs(runs: Sequence[str]) -> list[str]:
+    """The same with the paths absolute: `runs/latest` may soon be another run. Names stay names."""
+    paths = [user_path("warm_start", run) for run in runs]
+    return [str(path.resolve()) if path.exists() else run for path, run in zip(paths, runs, strict=True)]

@@ -1,0 +1,108 @@
+"""Which trials go on to the next rung: asynchronous successive halving for several objectives (`mo_asha`).
+
+A rung is a number of epochs. Every trial is trained for those of the first; the best share of those that reached a rung
+so far goes on to the next one (ASHA, Li et al. 2020, which promotes whenever somebody asks for work). Best is by
+non-dominated rank, where costs are exact at every rung and only the error is of a shorter training; among equal ranks
+by what a trial adds to the hypervolume of its rank (MO-ASHA, Schmucker et al. 2021, compares ways to break these ties).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+FEWEST_FINISHED = 5  # trials that went all the way, before it is told from them what others can still reach
+
+
+def rung_epochs(epochs: int, reduction: int, rungs: int) -> tuple[int, ...]:
+    """Epochs of each rung, rising, the last one being a full training.
+
+    >>> rung_epochs(16, 4, 3)
+    (1, 4, 16)
+
+    Args:
+        epochs: of a full training.
+        reduction: by how much a rung has more epochs than the one before.
+        rungs: at most so many.
+    """
+    return tuple(sorted({max(1, round(epochs / reduction**rung)) for rung in range(rungs)}))
+
+
+class Ladder:
+    """Who has reached which rung, and who goes on.
+
+    Attributes:
+        rungs: epochs of each, rising.
+    """
+
+    def __init__(self, rungs: Sequence[int], reduction: int) -> None:
+        """A ladder that nobody has climbed.
+
+        Args:
+            rungs: epochs of each, rising; the last one is a full training.
+            reduction: of so many that reach a rung, one goes on.
+        """
+        self.rungs, self._reduction = tuple(rungs), reduction
+        self._points: list[dict[int, tuple[float, ...]]] = [{} for _ in rungs]
+        self._gone_on: list[set[int]] = [set() for _ in rungs]
+
+    def reach(self, trial: int, epochs: int, error: float, costs: Sequence[float]) -> None:
+        """Notes that a trial was judged at a rung, so has gone on from those below; all objectives are minimized."""
+        rung = self.rungs.index(epochs)
+        self._points[rung][trial] = (error, *costs)
+        for below in self._gone_on[:rung]:
+            below.add(trial)
+
+    def ahead_of(self, trial: int) -> tuple[int, ...]:
+        """The rungs that a trial has not reached."""
+        return tuple(epochs for epochs, there in zip(self.rungs, self._points, strict=True) if trial not in there)
+
+    def promoted(self, waiting: Container[int]) -> int | None:
+        """One of those that wait at some rung and may go on now, from the highest rung on; it is noted as gone on."""
+        for rung in reversed(range(len(self.rungs) - 1)):
+            if len(self._gone_on[rung]) >= len(self._points[rung]) // self._reduction:
+                continue  # the best of today would else push as many out as the best of yesterday let in
+            for trial in self._best(rung):
+                if trial in waiting and trial not in self._gone_on[rung] and self._may_reach_the_front(rung, trial):
+                    self._gone_on[rung].add(trial)
+                    return trial
+        return None
+
+    def _best(self, rung: int) -> list[int]:
+        """The trials of a rung that go on, best first."""
+        there = self._points[rung]
+        share = len(there) // self._reduction
+        if not share:
+            return []
+        order = np.argsort(_order(np.array(list(there.values()))), kind="stable")
+        trials = list(there)
+        return [trials[place] for place in order[:share]]
+
+    def _may_reach_the_front(self, rung: int, trial: int) -> bool:
+        """Whether a trial would be on the front if its error fell as far as any trial's has from this rung on."""
+        here, last = self._points[rung], self._points[-1]
+        falls = [last[each][0] / here[each][0] for each in last if each in here and here[each][0] > 0]
+        if len(falls) < FEWEST_FINISHED:
+            return True
+        error, *costs = here[trial]
+        hoped = np.array([error * min(falls), *costs])
+        finished = np.array(list(last.values()))
+        return not bool(((finished <= hoped).all(axis=1) & (finished < hoped).any(axis=1)).any())
+
+
+def _order(points: Array) -> Array:
+    """A number for each point, lower for better ones: its rank, and below 1 how little it adds to the hypervolume."""
+    ranks = np.asarray(moocore.pareto_rank(points), dtype=np.float64)
+    low, high = points.min(axis=0), points.max(axis=0)
+    scaled = (points - low) / np.where(high > low, high - low, 1.0)
+    order = np.empty(len(points))
+    for rank in np.unique(ranks):
+        members = ranks == rank
+        added = np.asarray(moocore.hv_contributions(scaled[members], ref=np.full(points.shape[1], 1.1)))
+        order[members] = rank + 1 - added / (1 + added.max(initial=0))
+    return order
