@@ -68,6 +68,10 @@ class TableSpace:
         """The cheapest rows that are equal to the chosen ones; see `PricedSpace`."""
         return [self._candidate(choose) for choose in ways]
 
+    def repriced(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The same: a table tells no more."""
+        return list(candidates)
+
     def _candidate(self, choose: Choose) -> Candidate | None:
         row = self.rows.get(tuple(choose(name, options) for name, options in self.options.items()))
         if row is None:
@@ -153,7 +157,10 @@ def make_space(
     rows = {combination: row for row, combination in enumerate(combinations)}
     if len(rows) < len(combinations):
         raise ValueError(f"choices: {len(combinations) - len(rows)} rows have the same choices as another one")
-    options = {name: tuple(sorted(set(column))) for name, column in zip(choices, columns, strict=True)}
+    options = {
+        name: tuple(sorted(set(column), key=lambda each: (str(type(each)), each)))
+        for name, column in zip(choices, columns, strict=True)
+    }
     groups = pd.factorize(kept[same])[0] if same else np.arange(len(kept))
     return TableSpace(
         options, rows, tuple(each[usable] for each in levels), costs[usable], np.asarray(groups, dtype=np.intp)

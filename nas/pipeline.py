@@ -169,7 +169,7 @@ def _trained(
         return None
     deployed = apply_merges(fuse(training.shipped), plan)
     accuracy = job.judged(deployed, job.data.validation, lane.breathe)
-    rung = Rung(trial, training.done, accuracy, progress.loss, progress.train_s, progress.waited_s)
+    rung = Rung(trial, epochs, accuracy, progress.loss, progress.train_s, progress.waited_s)
     yield rung
     return _Trained(training.shipped, deployed, rung)
 

@@ -126,6 +126,12 @@ def test_rungs_through_ray_are_those_of_the_inline_executor(cluster, tmp_path):
     assert set(by_ray.trials["state"]) == {"completed", "stopped"}
 
 
+def test_a_budget_of_epochs_ends_a_search_through_ray(cluster, tmp_path):
+    run = small_search(tmp_path, budget=100, budget_epochs=16, objectives=["error", "macs"], **RAY, **RUNGS)
+    assert run.reason == "budget_epochs"
+    assert 16 <= sum(event["epochs"] for event in events_of(run) if event["event"] == "rung") <= 24
+
+
 def test_a_worker_that_is_lost_at_a_rung_leaves_every_trial_with_its_one_state(cluster, tmp_path, monkeypatch):
     killed = kill_workers(monkeypatch, 2, lambda trial: True)
     run = small_search(tmp_path, budget=8, **RAY, **RUNGS, **{"trials.retries": 0})

@@ -148,3 +148,44 @@ def test_a_front_that_does_not_move_ends_the_search(tmp_path):
 def test_bad_settings_are_refused(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         nas.run_search(verbose=False, runs_dir=str(tmp_path), **settings)
+
+
+def test_a_trial_that_was_trained_in_full_but_not_written_down_is_trained_again(tmp_path, monkeypatch):
+    from nas.tune import inline
+
+    judge = inline.judge
+
+    def interrupted(*args):
+        for event in judge(*args):
+            yield event
+            if event.kind == "rung" and event.epochs == 4:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(inline, "judge", interrupted)
+    same = {"run": "it", "budget": 6, "objectives": ["error", "macs"], **RUNGS}
+    first = small_search(tmp_path, **same)
+    (lost,) = {t for t, rungs in of_kind(first, "rung").items() if rungs[-1]["epochs"] == 4}
+    monkeypatch.undo()
+    whole = small_search(tmp_path, resume=True, **same)
+    assert whole.trials.set_index("trial").loc[lost, "state"] == "completed"
+    assert len(whole.trials) == 6
+
+
+def test_a_rung_that_is_reached_again_after_a_loss_is_no_reason_to_wait(tmp_path, monkeypatch):
+    from nas.tune import inline
+
+    judge, repeated = inline.judge, []
+
+    def restarted(*args):
+        rung = None
+        for event in judge(*args):
+            if event.kind == "started" and rung is not None:
+                repeated.append(rung.trial)
+                yield rung
+            rung = event if event.kind == "rung" else rung
+            yield event
+
+    monkeypatch.setattr(inline, "judge", restarted)
+    run = small_search(tmp_path, budget=10, objectives=["error", "macs"], **RUNGS)
+    states = run.trials.set_index("trial")["state"]
+    assert repeated and set(states[repeated]) == {"completed"}

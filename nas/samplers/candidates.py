@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 UNIFORM, MUTATED, CROSSED = 48, 112, 32  # candidates that are made for each proposal, by how they are made
 MOST_CHANGES = 3  # choices that a mutation draws anew
 KEPT = 1200  # candidates that wait for the next proposal
+ROUNDS, LEAST_BROKEN = 20, 8  # of mutations towards the constraints, where none keeps them; and of how many parents
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +28,13 @@ class Candidate:
         choices: what makes it, by parameter name.
         identity: equal members have the same, and are judged once.
         costs: exact or predicted, by objective name; all positive.
+        member: what its space knows it by, to price it again.
     """
 
     choices: Mapping[str, Value]
     identity: str
     costs: Mapping[str, float]
+    member: object = None
 
 
 class PricedSpace(Protocol):
@@ -39,6 +42,10 @@ class PricedSpace(Protocol):
 
     def candidates(self, ways: Sequence[Choose]) -> list[Candidate | None]:
         """The members that these make, choice by choice, with their prices; None for what cannot be."""
+        ...
+
+    def repriced(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The same with the prices of now: more may be known of them."""
         ...
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> object:
@@ -65,18 +72,25 @@ class CandidatePool:
             parents: choices of the members whose neighbourhood is worth a look.
             taken: identities that are not to be proposed.
         """
-        self._waiting = {name: each for name, each in self._waiting.items() if name not in taken}
-        for made in self._space.candidates(self._ways(parents)):
-            if made is not None and made.identity not in taken and self._allowed(made):
-                self._waiting.setdefault(made.identity, made)
-        return list(self._waiting.values())
+        waiting = self._space.repriced([each for name, each in self._waiting.items() if name not in taken])
+        found = {each.identity: each for each in waiting if not self._excess(each)}
+        for _ in range(ROUNDS):
+            made = [each for each in self._space.candidates(self._ways(parents)) if each is not None]
+            fresh = [each for each in made if each.identity not in taken]
+            found |= {each.identity: each for each in fresh if not self._excess(each)}
+            if found or not fresh:
+                break
+            parents = [each.choices for each in sorted(fresh, key=self._excess)[:LEAST_BROKEN]]
+        self._waiting = found
+        return list(found.values())
 
     def keep(self, best_first: Sequence[Candidate]) -> None:
         """Lets all but the first ones go."""
         self._waiting = {each.identity: each for each in best_first[:KEPT]}
 
-    def _allowed(self, candidate: Candidate) -> bool:
-        return not any(each.broken_by(candidate.costs) for each in self._constraints)
+    def _excess(self, candidate: Candidate) -> float:
+        """How far it is above the limits, relative to them; 0 if it keeps them."""
+        return sum(max(0.0, each.excess(candidate.costs)) for each in self._constraints)
 
     def _ways(self, parents: Sequence[Mapping[str, Value]]) -> list[Choose]:
         ways = [random_choose(self._random)] * (UNIFORM if parents else UNIFORM + MUTATED + CROSSED)

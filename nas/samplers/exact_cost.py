@@ -28,6 +28,7 @@ from nas.samplers.surrogate import Beliefs, Learner
 
 # Of the logarithms of costs, from least to most; the ends come last, when mutations have had time to find them.
 FIRST = (1 / 2, 1 / 4, 3 / 4, 1 / 8, 7 / 8, 3 / 8, 0, 1)
+MEASURED = ("latency_ms",)  # costs that are predicted, then measured; members have "macs" as well then
 NEAR = 0.03  # share of the candidates that are near enough to such a place
 MOST_JUDGED = 800  # that are learned from
 BLAS_THREADS = 1  # on matrices of a few hundred rows several wait for one another
@@ -67,6 +68,9 @@ class ExactCostSampler(optuna.samplers.BaseSampler):
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Makes the proposal, and returns the distributions of its choices."""
+        if "fixed_params" in trial.system_attrs:  # it was enqueued
+            self._proposal = None
+            return {}
         with threadpool_limits(BLAS_THREADS):
             self._proposal = self._propose(self._reader.read(study, but=trial))
         if self._proposal is None:
@@ -90,7 +94,7 @@ class ExactCostSampler(optuna.samplers.BaseSampler):
 
     def _propose(self, history: History) -> Proposal | None:
         known = len(history.judged) + len(history.partly) + len(history.elsewhere)
-        first = known < 2 or len(history.proposed) + len(history.elsewhere) < len(FIRST)
+        first = known < 2 or len(history.taken) + len(history.elsewhere) < len(FIRST)
         front = [history.judged[i] for i in np.flatnonzero(self._non_dominated(history.judged))]
         near = [*(front or history.partly), *self._best_elsewhere(history)]
         candidates = self._pool.renewed(
@@ -103,14 +107,19 @@ class ExactCostSampler(optuna.samplers.BaseSampler):
     def _spread(self, candidates: list[Candidate], history: History) -> Proposal:
         """A candidate near the next place on the axis of costs, as unlike those before as can be."""
         before = history.proposed
-        height = np.mean([logarithms(costs) for costs in self._costs_of(candidates).T], axis=0)
+        height = np.mean([logarithms([each.costs[name] for each in candidates]) for name in self._axis()], axis=0)
         order = np.argsort(height, kind="stable")
         self._ends = [candidates[order[0]].choices, candidates[order[-1]].choices]
-        share = FIRST[len(before) % len(FIRST)]
+        share = FIRST[len(history.taken) % len(FIRST)]
         off = np.abs(height - (height.min() + share * np.ptp(height)))
         near = np.argsort(off, kind="stable")[: max(1, int(NEAR * len(candidates))) if 0 < share < 1 else 1]
         chosen = max((candidates[i] for i in near), key=lambda each: _unlike(each, before))
         return Proposal(chosen, f"one of the first, spread over costs: {self._told(chosen)}")
+
+    def _axis(self) -> list[str]:
+        """Costs that the first proposals are spread over: exact ones, so that the same search begins the same way."""
+        exact = [name for name in self._costs if name not in MEASURED]
+        return exact or ["macs"]
 
     def _best(self, candidates: list[Candidate], front: list[Judged], history: History) -> Proposal:
         """The candidate of the highest expected improvement for its price."""

@@ -93,7 +93,7 @@ class HistoryReader:
                 error = values.pop("error")
                 member = Candidate(member.choices, member.identity, {**member.costs, **values})
                 history.judged.append(Judged(member, error, macs))
-            elif rungs:
+            elif rungs and trial.state is not OptunaState.FAIL:
                 history.partial.append(member)
             history.partly.extend(Judged(member, error, macs, share) for share, error in rungs if share < 1)
         return history

@@ -69,7 +69,7 @@ def _along(costs: Array, front: Front) -> tuple[Array, Array]:
 
 def _among(costs: Array, front: Front) -> tuple[Array, Array]:
     """The same for several costs: how much of their box, looked at in random points, always the same ones."""
-    least = np.minimum(costs.min(axis=0), front.costs.min(axis=0))
+    least = np.vstack([costs, front.costs]).min(axis=0)
     extent = np.maximum(front.reference_costs - least, 0)
     points = least + extent * np.random.default_rng(0).random((POINTS, costs.shape[1]))
     had = (front.costs[None] <= points[:, None]).all(axis=2)  # (points, m)

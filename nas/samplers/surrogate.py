@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import kendalltau
 from sklearn.linear_model import RidgeCV
 
@@ -69,6 +69,7 @@ class Learner:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._theta: Array | None = None
+        self._groups: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
         self._searched = 0
 
     def believe(
@@ -107,6 +108,9 @@ class Learner:
         return Beliefs(np.hstack(errors), np.kron(weights, DENSITY), scale.errors(expected), price)
 
     def _process(self, seen: Columns, target: Array) -> GaussianProcess:
+        if self._theta is not None and not np.array_equal(seen.groups, self._groups):
+            self._theta, self._searched = None, 0  # other columns: what was found is of the ones before
+        self._groups = seen.groups
         search = len(target) >= max(self._searched + 1, GROWTH * self._searched)
         process = fit_process(seen, target, self._theta, search, self._seed)
         self._theta, self._searched = process.theta, len(target) if search else self._searched

@@ -14,7 +14,13 @@ from nas.space_file import load_architecture, zoo_names
 from nas.store import RunStore
 from nas.trial import TrialRecord
 
-SAME = ("data", "val_share", "metric")  # what trials of one accuracy have in common, and all of:
+SAME = (
+    "data",
+    "val_share",
+    "metric",
+    "weights",
+    "latency.dtype",
+)  # what trials of one accuracy have in common, and all of:
 SAME_OF = ("data.", "train.")
 OF_THE_MACHINE = ("data.workers", "data.resident_gb")
 

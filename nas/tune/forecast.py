@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.linalg import LinAlgError
@@ -17,6 +19,7 @@ from nas.reading import Reading
 FEWEST_NETWORKS = 20  # measured, before a run without a calibration predicts anything
 GROWTH = 1.5  # of the number of measured networks, after which the regression is fitted anew
 MOST_SUMMED = 500  # networks that a sum over layers is fitted to
+KEPT_ROWS = 4096  # features of architectures, which a search asks for again and again
 ROUGH = 0.3  # standard deviation of the logarithms of latencies from a sum over layers
 INTERVAL = 3.29  # standard deviations that an interval of 90 % is wide
 
@@ -30,6 +33,9 @@ class Forecast:
         self._latency_ms: list[float] = list(self._regression.latency_ms) if self._regression else []
         self._fitted = len(self._rows)
         self._learned: set[str] = set()
+        self._each_ms: Array | None = None
+        self._priced = 0
+        self._row = lru_cache(KEPT_ROWS)(self._row_of)
 
     def learn(self, arch: Architecture, reading: Reading) -> None:
         """Takes in a measured latency, one of each deploy form: twins would look like agreement."""
@@ -65,15 +71,26 @@ class Forecast:
         known = [row for row in rows if row is not None]
         if not known or not self._latency_ms:
             return [None] * len(archs)
-        seen, ms = np.array(self._rows[-MOST_SUMMED:]), np.array(self._latency_ms[-MOST_SUMMED:])
-        prices = nnls(seen / ms[:, None], np.ones(len(ms)))[0]  # of the least relative error
-        rough = np.log(np.maximum(np.array(known) @ prices, ms.min() / 2))
+        self._fit()
+        rough = np.log(np.maximum(np.array(known) @ self._prices(), min(self._latency_ms) / 2))
         told = None if self._regression is None else self._regression.predict(np.array(known))
         if told is not None:
             doubt = np.log(told.high_ms / told.low_ms) / INTERVAL
             rough += (np.log(told.median_ms) - rough) * ROUGH**2 / (ROUGH**2 + doubt**2)
         expected = iter(np.exp(rough).tolist())
         return [None if row is None else next(expected) for row in rows]
+
+    def _prices(self) -> Array:
+        """Milliseconds of each feature, none below 0, of the least relative error; found anew when more is known."""
+        if self._priced < len(self._rows):
+            seen, ms = np.array(self._rows[-MOST_SUMMED:]), np.array(self._latency_ms[-MOST_SUMMED:])
+            with contextlib.suppress(RuntimeError):  # it did not converge: what was found before will do
+                self._each_ms = nnls(seen / ms[:, None], np.ones(len(ms)))[0]
+            if self._each_ms is None:
+                self._each_ms = np.full(seen.shape[1], float(np.median(ms / seen.sum(axis=1))))
+            self._priced = len(self._rows)
+        assert self._each_ms is not None
+        return self._each_ms
 
     def _fit(self) -> None:
         if len(self._rows) >= max(FEWEST_NETWORKS, GROWTH * self._fitted):
@@ -83,7 +100,7 @@ class Forecast:
                 return
             self._fitted = len(self._rows)
 
-    def _row(self, arch: Architecture) -> Array | None:
+    def _row_of(self, arch: Architecture) -> Array | None:
         """What latency is predicted from; None for blocks whose layers are not known, and for what does not fit."""
         try:
             return rows_of([arch], self._where)[0]

@@ -35,6 +35,7 @@ MAY_CHANGE = (
     "budget_epochs",
     "time_budget",
     "stop.hypervolume_patience",
+    "warm_start",
     "resume",
     "run",
     "runs_dir",

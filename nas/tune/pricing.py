@@ -55,6 +55,12 @@ class PricedArchitectures:
         latencies = iter(self._latencies([each for each in made if each is not None]))
         return [None if each is None else _candidate(each, next(latencies)) for each in made]
 
+    def repriced(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The same with the latencies of now."""
+        members = [each.member for each in candidates if isinstance(each.member, _Member)]
+        assert len(members) == len(candidates)
+        return [_candidate(each, ms) for each, ms in zip(members, self._latencies(members), strict=True)]
+
     def learn(self, arch: Architecture, macs: int, reading: Reading) -> None:
         """Takes in a measured latency."""
         self._memory.remember(arch.deploy_id, reading)
@@ -126,4 +132,4 @@ def _affine(timed: Sequence[tuple[int, float]]) -> tuple[float, float]:
 
 def _candidate(member: _Member, latency_ms: float) -> Candidate:
     costs = {"params": float(member.params), "macs": float(member.macs), "latency_ms": latency_ms}
-    return Candidate(member.choices, member.architecture.arch_id, costs)
+    return Candidate(member.choices, member.architecture.arch_id, costs, member)

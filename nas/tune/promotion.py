@@ -58,6 +58,10 @@ class Ladder:
         for below in self._gone_on[:rung]:
             below.add(trial)
 
+    def has_gone_on(self, trial: int, epochs: int) -> bool:
+        """Whether a trial has gone on from a rung."""
+        return trial in self._gone_on[self.rungs.index(epochs)]
+
     def ahead_of(self, trial: int) -> tuple[int, ...]:
         """The rungs that a trial has not reached."""
         return tuple(epochs for epochs, there in zip(self.rungs, self._points, strict=True) if trial not in there)

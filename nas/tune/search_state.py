@@ -138,6 +138,7 @@ class SearchState:
         elif isinstance(event, Rung):
             self._reach(begun, event)
         elif isinstance(event, Ended):
+            self._epochs += event.epochs if event.state is TrialState.FAILED else 0
             (record,) = records_of(begun.events)
             del self._live[event.trial]
             Checkpoint(self._store.checkpoint_file(event.trial)).discard()
@@ -164,7 +165,7 @@ class SearchState:
     def _enough(self) -> str | None:
         """Why no more work is handed out, if so."""
         epochs, patience = self._config.budget_epochs, self._config.stop.hypervolume_patience
-        ahead = sum(self._ladder.ahead_of(trial)[0] for trial in self._live) if epochs else 0
+        ahead = sum(next(iter(self._ladder.ahead_of(trial)), 0) for trial in self._live) if epochs else 0
         if self.time_is_up:
             return "time_budget"
         if epochs and self._epochs + ahead >= epochs:
@@ -182,11 +183,12 @@ class SearchState:
 
     def _reach(self, begun: _Begun, rung: Rung) -> None:
         """Takes in a rung; a trial that is not at once among the best waits there."""
+        again = self._ladder.has_gone_on(rung.trial, rung.epochs)  # its worker was lost later on
         self._climb(begun.events, rung)
-        if self._ladder.ahead_of(rung.trial):
+        if self._ladder.ahead_of(rung.trial) and not again:
             self._study.note_rungs(begun.suggestion, begun.events)
             self._waiting[rung.trial] = self._live.pop(rung.trial)
-            if self._ladder.promoted([rung.trial]) is not None:
+            if not self._enough() and self._ladder.promoted([rung.trial]) is not None:
                 self._live[rung.trial] = self._waiting.pop(rung.trial)
 
     def _climb(self, events: list[Event], rung: Rung) -> None:
@@ -241,18 +243,22 @@ class SearchState:
     def _restore(self, events: list[Event]) -> None:
         """Takes in what an earlier session has judged, and what it has left at a rung or in the middle."""
         of_trial: dict[int, list[Event]] = {}
+        records = records_of(events)
+        given_up = {record.trial for record in records if record.state is TrialState.STOPPED}
         for event in events:
             of_trial.setdefault(event.trial, []).append(event)
-            if isinstance(event, Rung):
+            if isinstance(event, Rung) and event.trial in given_up:
+                self._epochs += event.epochs  # among the best or not, it does not go on, nor keep others from it
+            elif isinstance(event, Rung):
                 self._climb(of_trial[event.trial], event)
-        for record in records_of(events):
+        for record in records:
             self._take_in(record)
             if record.cost is not None:
                 self._prices.learn(record.architecture, record.cost.macs, record.cost.latency)
         self._study.restore(self.records)
         self._study.open_journal(self._store.path / "study.log", self._store.name, self.records)
         for proposal in unfinished(events):
-            if rungs_before(of_trial[proposal.trial], None):
+            if rungs_before(of_trial[proposal.trial], None) and self._ladder.ahead_of(proposal.trial):
                 begun = _Begun(self._study.suggest_again(proposal.choices), of_trial[proposal.trial])
                 self._study.note_rungs(*begun)
                 self._waiting[proposal.trial] = begun
