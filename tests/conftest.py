@@ -12,6 +12,13 @@ from nas.config import LatencyConfig
 from nas.latency import sampling
 from nas.latency.lane import Lane
 
+LONGEST = ("test_search_ray.py", "test_search_rungs.py", "test_search_inline.py", "test_search_latency.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first: a worker that began one last would keep all others waiting."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def a_core_each() -> None:
