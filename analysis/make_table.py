@@ -5,7 +5,7 @@
 Every member is trained for each number of epochs, each time with a full schedule of its own, by searches that end when
 the space is exhausted. The table has a row for every combination of the space's choices; combinations that make the
 same network (of choices that it does not have) share its figures. Columns: the choices, `arch_id`, `params`, `macs`,
-`latency_ms`, and for each number of epochs `val_accuracy_epN` and `train_s_epN`.
+`peak_memory_mb`, `latency_ms`, and for each number of epochs `val_accuracy_epN` and `train_s_epN`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nas.config import first_line
 from nas.space import SearchSpace
 from nas.space_file import load_space
 
-COSTS = ("params", "macs", "latency_ms")
+COSTS = ("params", "macs", "peak_memory_mb", "latency_ms")
 MOST_SIZE = 2_000  # encodings; each is trained
 FILES = (".parquet", ".csv")
 

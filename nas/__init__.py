@@ -30,7 +30,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas.cost import count
+    from nas.cost import count, footprint
     from nas.latency.measure import measure
     from nas.networks.builder import build
     from nas.networks.fusing import fuse
@@ -45,6 +45,7 @@ __all__ = [
     "build",
     "conv_macs",
     "count",
+    "footprint",
     "fuse",
     "load_architecture",
     "load_space",
@@ -59,6 +60,7 @@ _HOMES = {
     "build": "nas.networks.builder",
     "conv_macs": "nas.networks.merging",
     "count": "nas.cost",
+    "footprint": "nas.cost",
     "fuse": "nas.networks.fusing",
     "load_architecture": "nas.space_file",
     "load_space": "nas.space_file",

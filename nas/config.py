@@ -68,6 +68,9 @@ class ConstraintsConfig:
     latency_ms: float | None = key(None, "highest latency of the fused network", "ms", above=0)
     params: float | None = key(None, "most parameters of the fused network", above=0)
     macs: float | None = key(None, "most multiply-adds of the fused network", above=0)
+    peak_memory_mb: float | None = key(
+        None, "most memory of the fused network at once, for a batch of latency.batch_size", "MB", above=0
+    )
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,9 @@ class SearchConfig(JobConfig):
     runs_dir: str = key("runs", "folder of all runs")
     time_budget: str | None = key(None, "time after which no trial is begun or waited for, e.g. 2h, 30m", "time")
     resume: bool = key(False, "continue the run of this name")
-    objectives: list[str] = key(["error", "latency_ms"], "two or more of error, latency_ms, macs, params")
+    objectives: list[str] = key(
+        ["error", "latency_ms"], "two or more of error, latency_ms, macs, params, peak_memory_mb"
+    )
     sampler: str = key(
         "exact_cost",
         "who proposes architectures: exact_cost (costs are known beforehand, it learns only the error), or Optuna's "

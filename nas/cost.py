@@ -1,19 +1,24 @@
-"""What a network costs without being run: parameters and multiply-adds."""
+"""What a network costs without being run: parameters, multiply-adds, and the numbers that it keeps in memory."""
 
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from nas.reading import Footprint, Size
 
 
 def count(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[int, int]:
     """Parameters of a network and its multiply-adds for one image.
 
-    Multiply-adds are those of convolutions and linear layers, each counted once (PyTorch's counter counts
+    Multiply-adds are those of convolutions and linear layers, each counted once (PyTorch's formulas count
     a multiply-add as two operations). Counted on the meta device, in eval mode: nothing is computed, and the
     network is not changed.
 
@@ -24,12 +29,24 @@ def count(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[int, i
     Returns:
         (params, macs).
     """
-    probe, image = on_meta(network, input_shape)
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        probe(image)
-    params = sum(parameter.numel() for parameter in network.parameters())
-    return params, counter.get_total_flops() // 2
+    return _params(network), _observed(network, input_shape).flops // 2
+
+
+def footprint(network: nn.Module, input_shape: tuple[int, int, int]) -> Footprint:
+    """The numbers that a network keeps in memory, found as `count` does.
+
+    Activations are what operators return: counted while anything refers to them, views and results in place not
+    twice. What an operator returns beside its result (indices of a max-pool, statistics of a norm) and what it
+    needs while it computes is not counted.
+    """
+    return _footprint(network, _observed(network, input_shape))
+
+
+def size(network: nn.Module, input_shape: tuple[int, int, int], batch_size: int, dtype: str) -> Size:
+    """All of this, of a network that ships with so many images in a batch, in a dtype (`nas.reading.NUMBER_BYTES`)."""
+    observed = _observed(network, input_shape)
+    peak_mb = _footprint(network, observed).peak_mb(batch_size, dtype)
+    return Size(_params(network), observed.flops // 2, peak_mb)
 
 
 def entering_shapes(
@@ -64,3 +81,63 @@ def on_meta(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[nn.M
     without = {id(each): nn.Parameter(each.detach().to("meta"), each.requires_grad) for each in network.parameters()}
     buffers = {id(each): each.detach().to("meta") for each in network.buffers()}
     return copy.deepcopy(network, {**buffers, **without}).to("meta").eval(), image
+
+
+class _Observer(TorchDispatchMode):
+    """Counts what runs within it: operations, and the numbers of tensors that are alive at once.
+
+    Attributes:
+        flops: operations by PyTorch's formulas.
+        most_alive: the most numbers at once in the tensors that it was told of or saw made.
+    """
+
+    def __init__(self, stored: Sequence[Tensor], entered: Tensor) -> None:
+        super().__init__()
+        self.flops = self.most_alive = self._alive = 0
+        self._known: dict[int, object] = {each.untyped_storage()._cdata: None for each in stored}
+        self._see(entered)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs an operator."""
+        results = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=results)
+        # A list is of results, a tuple of a result and what may be needed for its gradient.
+        for each in results if isinstance(results, list) else [results[0] if isinstance(results, tuple) else results]:
+            if isinstance(each, Tensor):
+                self._see(each)
+        return results
+
+    def _see(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, numbers = storage._cdata, storage.nbytes() // tensor.element_size()
+        if key in self._known:
+            return
+
+        def gone(_reference: object) -> None:
+            del self._known[key]
+            self._alive -= numbers
+
+        self._known[key] = weakref.ref(storage, gone)
+        self._alive += numbers
+        self.most_alive = max(self.most_alive, self._alive)
+
+
+def _observed(network: nn.Module, input_shape: tuple[int, int, int]) -> _Observer:
+    """What a network did with one image."""
+    probe, image = on_meta(network, input_shape)
+    observer = _Observer([*probe.parameters(), *probe.buffers()], image)
+    with observer, torch.no_grad():
+        probe(image)
+    return observer
+
+
+def _params(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _footprint(network: nn.Module, observed: _Observer) -> Footprint:
+    stored = [*network.parameters(), *network.buffers()]
+    kernels, others = [each for each in stored if each.ndim > 1], [each for each in stored if each.ndim <= 1]
+    other_bytes = sum(each.numel() * each.element_size() for each in others)
+    return Footprint(sum(each.numel() for each in kernels), other_bytes, observed.most_alive)

@@ -14,6 +14,7 @@ from torch import nn
 import nas
 from nas.architecture import Architecture
 from nas.config import JobConfig, LatencyConfig, user_path
+from nas.cost import size
 from nas.data import ImageData, ImageSet, load_data
 from nas.latency.conditions import Conditions, Instrument, conditions
 from nas.latency.lane import Lane
@@ -23,6 +24,7 @@ from nas.networks.builder import build
 from nas.networks.quantized import quantize
 from nas.networks.weights import load_weights
 from nas.objectives import Constraint
+from nas.reading import Size
 from nas.recipes import TrainConfig, TrainOverrides, make_recipe
 from nas.regularized import with_dropout
 from nas.trained import load_teacher
@@ -107,6 +109,10 @@ class Job:
     def conditions(self, using: Instrument) -> Conditions:
         """Under which latencies of this job are measured."""
         return conditions(self.latency, using, self.data.input_shape, self.data.num_classes, self.merge)
+
+    def size(self, deployed: nn.Module) -> Size:
+        """What a fused and merged network costs on any device, as this job ships it."""
+        return size(deployed, self.data.input_shape, self.latency.batch_size, self.latency.dtype)
 
     def shipped(self, deployed: nn.Module) -> nn.Module:
         """What runs on the device instead of a fused and merged network: itself, or its quantized form."""

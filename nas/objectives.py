@@ -21,9 +21,10 @@ OBJECTIVES: dict[str, Objective] = {
     "latency_ms": Objective("latency_ms", "ms, fused network"),
     "macs": Objective("macs", "multiply-adds, fused network"),
     "params": Objective("params", "count, fused network"),
+    "peak_memory_mb": Objective("peak_memory_mb", "MB, fused network"),
 }
 
-CONSTRAINT_NAMES = ("latency_ms", "params", "macs")
+CONSTRAINT_NAMES = ("latency_ms", "params", "macs", "peak_memory_mb")
 
 
 def get_objectives(names: Sequence[str]) -> tuple[Objective, ...]:

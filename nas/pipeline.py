@@ -29,7 +29,7 @@ from nas.networks.builder import build
 from nas.networks.fusing import fuse
 from nas.networks.merging import MergePlan, apply_merges
 from nas.objectives import Constraint
-from nas.reading import Cost, Reading, reading_from_dict
+from nas.reading import Cost, Reading, cost_at, reading_from_dict
 from nas.training.checkpoint import Checkpoint, Progress, Stopwatch
 from nas.training.failures import Diverged, TimedOut, deadline
 from nas.training.loop import Training
@@ -110,7 +110,7 @@ def _judge(
     lane = meter.lane
     check_time = deadline(job.timeout_s, lambda: lane.waited_s)
     cost, shipped, spent_s = price(arch, job, known, meter)
-    yield Priced(trial, cost.params, cost.macs, cost.latency, *spent_s)
+    yield Priced(trial, cost.params, cost.macs, cost.latency, *spent_s, cost.peak_memory_mb)
     broken = broken_constraint(cost, job.constraints)
     if broken:
         yield Ended(trial, TrialState.INFEASIBLE, broken)
@@ -190,18 +190,18 @@ def price(arch: Architecture, job: Job, known: Known, meter: Meter) -> Price:
     """
     deployed = build(arch, num_classes=job.data.num_classes, input_shape=job.data.input_shape, form="deploy")
     shipped, remembered = _unmeasured(deployed, job, known, meter)
-    size = count(shipped.network, job.data.input_shape)
+    size = job.size(shipped.network)
     if remembered is not None:
-        return Price(Cost(*size, remembered), shipped)
+        return Price(cost_at(size, remembered), shipped)
     predicted = known.predicted
-    if predicted is not None and broken_constraint(Cost(*size, at_best(predicted)), job.constraints):
-        return Price(Cost(*size, predicted), shipped)
+    if predicted is not None and broken_constraint(cost_at(size, at_best(predicted)), job.constraints):
+        return Price(cost_at(size, predicted), shipped)
     if job.merge == "latency":
         shipped = meter.merged(deployed, job.merge)
-        size = count(shipped.network, job.data.input_shape)
+        size = job.size(shipped.network)
     measured = shipped.measurement or meter.measure(shipped.network)[0]
     spent_s = (measured.prepare_s, measured.measure_s)
-    return Price(Cost(*size, reading_of(measured, shipped.plan)), shipped, spent_s)
+    return Price(cost_at(size, reading_of(measured, shipped.plan)), shipped, spent_s)
 
 
 def at_best(reading: Reading) -> Reading:

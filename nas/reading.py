@@ -1,9 +1,11 @@
-"""What is known of a deploy form's cost: its latency as a reading, its parameters and multiply-adds."""
+"""What is known of a deploy form's cost: its latency as a reading, its parameters, multiply-adds and peak memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+NUMBER_BYTES = {"float32": 4, "int8": 1}  # of a weight or an activation, by `latency.dtype`
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,38 @@ def reading_from_dict(words: dict[str, Any]) -> Reading:
     return Reading(**{**words, "merges": tuple(tuple(segment) for segment in words.get("merges", ()))})
 
 
+class Footprint(NamedTuple):
+    """What a network keeps in memory while eager PyTorch runs it in eval mode.
+
+    Attributes:
+        weights: numbers of the kernels of convolutions and linear layers.
+        other_bytes: of all other parameters and of buffers, which int8 leaves as they are.
+        activations: the most numbers of one image, its own included, that are in memory at once.
+    """
+
+    weights: int
+    other_bytes: int
+    activations: int
+
+    def peak_mb(self, batch_size: int, dtype: str) -> float:
+        """The most memory at once in MB (10^6 bytes), with weights and activations of a dtype (`NUMBER_BYTES`)."""
+        return (NUMBER_BYTES[dtype] * (self.weights + batch_size * self.activations) + self.other_bytes) / 1e6
+
+
+class Size(NamedTuple):
+    """What a deploy form costs on any device.
+
+    Attributes:
+        params: number of parameters.
+        macs: multiply-adds of one image.
+        peak_memory_mb: most memory at once for one batch, in MB; see `Footprint`.
+    """
+
+    params: int
+    macs: int
+    peak_memory_mb: float
+
+
 @dataclass(frozen=True)
 class Cost:
     """What the deploy form of an architecture costs.
@@ -50,19 +84,28 @@ class Cost:
         params: number of parameters.
         macs: multiply-adds of one image.
         latency: of one batch.
+        peak_memory_mb: most memory at once for one batch, in MB; None in runs of versions that did not count it.
     """
 
     params: int
     macs: int
     latency: Reading
+    peak_memory_mb: float | None = None
 
     def by_name(self) -> dict[str, float]:
         """The figures by the names of objectives, constraints and columns."""
+        memory = {} if self.peak_memory_mb is None else {"peak_memory_mb": self.peak_memory_mb}
         return {
             "params": self.params,
             "macs": self.macs,
+            **memory,
             "latency_ms": self.latency.median_ms,
             "latency_iqr_ms": self.latency.iqr_ms,
             "latency_low_ms": self.latency.low_ms,
             "latency_high_ms": self.latency.high_ms,
         }
+
+
+def cost_at(size: Size, latency: Reading) -> Cost:
+    """The cost of a deploy form of a size that takes so long."""
+    return Cost(size.params, size.macs, latency, size.peak_memory_mb)

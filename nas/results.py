@@ -17,6 +17,7 @@ from nas.store import RunStore
 from nas.trial import TrialRecord
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # The columns of a trial table, before those of the space's choices, and their types.
@@ -36,6 +37,7 @@ COLUMNS = {
     "latency_doubt": "str",
     "params": "Int64",
     "macs": "Int64",
+    "peak_memory_mb": "float64",
     "train_params": "Int64",
     "train_macs": "Int64",
     "epochs": "int64",
@@ -150,7 +152,8 @@ def front_table(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame
 def plot_front(trials: pd.DataFrame, objectives: Sequence[str] | None = None, title: str = "") -> Figure:
     """The completed trials and their front over the first two objectives, as a figure.
 
-    A front of two objectives is drawn as the stairs that it is: between two networks, nothing better was found.
+    A front of two objectives is drawn as the stairs that it is: between two networks, nothing better was found. Of
+    more, the third is told by colours: what looks dominated is better there.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
@@ -166,7 +169,9 @@ def plot_front(trials: pd.DataFrame, objectives: Sequence[str] | None = None, ti
         label = f"Pareto front, {len(front)} networks"
         if len(names) == 2:
             axes.step(front[x_name], front[y_name], where="post", color="#c2410c", linewidth=1.2)
-        axes.scatter(front[x_name], front[y_name], s=34, color="#c2410c", zorder=3, label=label)
+            axes.scatter(front[x_name], front[y_name], s=34, color="#c2410c", zorder=3, label=label)
+        else:
+            _coloured(figure, axes, front, names, label)
     for axis, set_scale, name in ((axes.xaxis, axes.set_xscale, x_name), (axes.yaxis, axes.set_yscale, y_name)):
         values = done[name].to_numpy(dtype=float)
         if len(values) and values.min() > 0 and values.max() / values.min() > LOG_FROM:
@@ -182,6 +187,15 @@ def plot_front(trials: pd.DataFrame, objectives: Sequence[str] | None = None, ti
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     return figure
+
+
+def _coloured(figure: Figure, axes: Axes, front: pd.DataFrame, names: Sequence[str], label: str) -> None:
+    """A front over its first two objectives, the third as colours with a scale beside the axes."""
+    y, x, third = (front[name].to_numpy(dtype=float) for name in names[:3])
+    norm = "log" if third.min() > 0 and third.max() / third.min() > LOG_FROM else "linear"
+    edge = {"edgecolors": "#c2410c", "linewidths": 0.8}
+    points = axes.scatter(x, y, s=34, c=third, cmap="viridis", norm=norm, zorder=3, label=label, **edge)
+    figure.colorbar(points, ax=axes, label=f"{names[2]} ({OBJECTIVES[names[2]].unit})")
 
 
 def write_results(store: RunStore) -> None:

@@ -35,6 +35,7 @@ TOLD = {
     "train_s": ".1f",
     "params": ",",
     "macs": ",",
+    "peak_memory_mb": ".4g",
     "latency_ms": ".4f",
 }
 

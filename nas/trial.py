@@ -58,7 +58,7 @@ class Priced(Event):
     """The cost of the deploy form is known, before any training.
 
     `prepare_s` are the seconds that exporting and loading it for its runtime took, `measure_s` those for which the
-    device was kept quiet.
+    device was kept quiet. `peak_memory_mb` is None in runs of versions that did not count it.
     """
 
     kind: ClassVar[str] = "priced"
@@ -67,6 +67,12 @@ class Priced(Event):
     latency: Reading
     prepare_s: float = 0.0
     measure_s: float = 0.0
+    peak_memory_mb: float | None = None
+
+    @property
+    def cost(self) -> Cost:
+        """The cost as it was known then."""
+        return Cost(self.params, self.macs, self.latency, self.peak_memory_mb)
 
 
 @dataclass(frozen=True)
@@ -252,11 +258,10 @@ def _record(events: list[Event]) -> TrialRecord | None:
     proposed, ended = last.get("proposed"), last.get("ended")
     if not isinstance(proposed, Proposed) or not isinstance(ended, Ended):
         return None
-    cost, remeasured, tested, started = (last.get(kind) for kind in ("priced", "remeasured", "tested", "started"))
-    priced = None
-    if isinstance(cost, Priced):
-        latest = remeasured if isinstance(remeasured, Remeasured) else cost
-        priced = Cost(cost.params, cost.macs, latest.latency)
+    priced, remeasured, tested, started = (last.get(kind) for kind in ("priced", "remeasured", "tested", "started"))
+    cost = priced.cost if isinstance(priced, Priced) else None
+    if cost is not None and isinstance(remeasured, Remeasured):
+        cost = dataclasses.replace(cost, latency=remeasured.latency)
     before = rungs_before(events, ended)
     return TrialRecord(
         trial=proposed.trial,
@@ -265,7 +270,7 @@ def _record(events: list[Event]) -> TrialRecord | None:
         state=ended.state,
         reason=ended.reason,
         accuracy=ended.accuracy,
-        cost=priced,
+        cost=cost,
         remeasured=remeasured is not None,
         epochs=ended.epochs,
         train_s=ended.train_s + sum(each.train_s for each in before),

@@ -7,8 +7,8 @@ each other layer by layer, for every block.
 To add a block: a function in `nas.layers.blocks` with its line in `BLOCK_LAYERS`.
 """
 
-from nas.layers.describe import deploy_layers
+from nas.layers.describe import deploy_layers, described
 from nas.layers.layer import Layer
 from nas.layers.merging import LAYER_COSTS, merged_layers
 
-__all__ = ["LAYER_COSTS", "Layer", "deploy_layers", "merged_layers"]
+__all__ = ["LAYER_COSTS", "Layer", "deploy_layers", "described", "merged_layers"]

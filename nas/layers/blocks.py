@@ -1,7 +1,8 @@
 """What each block does on the device, layer by layer: the counterpart of the modules' forward in `nas.networks`.
 
 A function is called with a sketch, the block as it is on the device (`Block.shipped`) and the map that enters, and
-returns the map that leaves.
+returns the map that leaves. What the forward still holds when it is no longer read (in a variable, or as an argument
+of a module that runs) is told by `Sketch.keep`: it occupies memory.
 """
 
 from __future__ import annotations
@@ -101,7 +102,9 @@ def _pre_activation(sketch: Sketch, spec: Basic, x: Map) -> Map:
     bias = spec.norm == "none"
     same = spec.keeps_shape(x.channels)
     kept = x if same else sketch.conv(active, spec.out_channels, stride=spec.stride, norm="none", bias=bias)
-    return sketch.add(kept, _convolutions(sketch, spec, active, "none", bias))
+    y = sketch.add(kept, _convolutions(sketch, spec, active, "none", bias))
+    sketch.keep(active)
+    return y
 
 
 def _convolutions(sketch: Sketch, spec: Basic, x: Map, last_norm: str, last_bias: bool = True) -> Map:
@@ -134,7 +137,9 @@ def _inception(sketch: Sketch, spec: Inception, x: Map) -> Map:
     def conv(entering: Map, out_channels: int, size: Pair = (1, 1), stride: int = 1) -> Map:
         padding = 0 if stride > 1 and spec.padding == 0 else None
         y = sketch.conv(entering, out_channels, size, stride=stride, padding=padding, norm=spec.norm)
-        return sketch.activation(y, spec.activation)
+        y = sketch.activation(y, spec.activation)
+        sketch.keep(entering)
+        return y
 
     branches = [conv(x, spec.branch1, stride=spec.stride)] if spec.branch1 else []
     for reduce, kernels, out in spec.branches():
@@ -143,6 +148,7 @@ def _inception(sketch: Sketch, spec: Inception, x: Map) -> Map:
         for _, after, size in row:
             y = conv(y, after, size)
         branches.append(sketch.concat(*[conv(y, after, size, spec.stride) for _, after, size in ends]))
+        sketch.keep(y)
     if spec.branch4 or spec.passed_channels(x.channels):
         pooled = sketch.pool(x, spec.pool, 3, spec.stride, spec.padding_pixels)
         branches.append(conv(pooled, spec.branch4) if spec.branch4 else pooled)
@@ -153,7 +159,9 @@ def _fire(sketch: Sketch, spec: Fire, x: Map) -> Map:
     squeezed = sketch.activation(sketch.conv(x, spec.squeeze, norm=spec.norm), spec.activation)
     ones = sketch.conv(squeezed, spec.expand1x1, 1, norm=spec.norm)
     threes = sketch.conv(squeezed, spec.expand3x3, 3, norm=spec.norm)
-    return sketch.activation(sketch.concat(ones, threes), spec.activation)
+    both = sketch.concat(ones, threes)
+    sketch.keep(squeezed)
+    return sketch.activation(both, spec.activation)
 
 
 def _dense(sketch: Sketch, spec: Dense, x: Map) -> Map:
@@ -178,7 +186,9 @@ def _shuffle_v1(sketch: Sketch, spec: ShuffleV1, x: Map) -> Map:
     new = conv(y, spec.new_channels(x.channels), groups=groups)
     kept = sketch.pool(x, "avg", 3, spec.stride, 1) if spec.stride > 1 else x
     both = sketch.add(kept, new) if spec.keeps_channels(x.channels) else sketch.concat(kept, new)
-    return sketch.activation(both, spec.activation)
+    y = sketch.activation(both, spec.activation)
+    sketch.keep(shuffled, kept, new)
+    return y
 
 
 def _shuffle_v2(sketch: Sketch, spec: ShuffleV2, x: Map) -> Map:
@@ -198,10 +208,12 @@ def classifier(sketch: Sketch, spec: Classifier, x: Map, num_classes: int) -> Ma
     """The logits, as a map of one pixel."""
     if spec.layer == "conv":
         return sketch.global_pool(sketch.activation(sketch.conv(x, num_classes), spec.activation))
-    y = sketch.global_pool(x, spec.pool_size)
+    y = pooled = sketch.global_pool(x, spec.pool_size)
     for _ in range(spec.hidden_layers if spec.hidden_features else 0):
         y = sketch.activation(sketch.linear(y, spec.hidden_features), spec.activation)
-    return sketch.linear(y, num_classes)
+    logits = sketch.linear(y, num_classes)
+    sketch.keep(pooled)
+    return logits
 
 
 BLOCK_LAYERS: dict[str, Callable[..., Map]] = {

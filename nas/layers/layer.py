@@ -30,6 +30,8 @@ Kind = Literal[
 ]
 
 TRAINED_NORMS = ("batch_norm", "group_norm")
+BATCH_NORM_BYTES = 8  # of a channel's running mean and variance
+COUNTER_BYTES = 8  # of the batches that a BatchNorm has seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,12 @@ class Layer:
         if self.kind in TRAINED_NORMS:
             return 2 * self.in_channels
         return self.weights + (self.out_channels if self.bias else 0)
+
+    @property
+    def other_bytes(self) -> int:
+        """Bytes of what it keeps besides weights, as `nas.cost.footprint` counts them: biases, norms' numbers."""
+        statistics = BATCH_NORM_BYTES * self.in_channels + COUNTER_BYTES if self.kind == "batch_norm" else 0
+        return 4 * (self.params - self.weights) + statistics
 
     @property
     def macs(self) -> int:

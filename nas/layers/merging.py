@@ -42,14 +42,18 @@ def merged_layers(layers: Sequence[Layer], cost: LayerCost) -> tuple[Layer, ...]
         layers: a network's, in order, from `deploy_layers`.
         cost: of a convolution; the sum over a run is made least.
     """
-    merged: list[Layer] = []
-    run: list[Layer] = []
-    for layer in layers:
-        if not layer.follows:
-            merged += _merged_run(run, cost)
-            run = []
-        run.append(layer)
-    return (*merged, *_merged_run(run, cost))
+    return tuple(layer for _, layer in merged_spans(layers, cost))
+
+
+def merged_spans(layers: Sequence[Layer], cost: LayerCost) -> list[tuple[Span, Layer]]:
+    """The same, each with the layers `start:end` that it stands for."""
+    merged: list[tuple[Span, Layer]] = []
+    start = 0
+    for end in range(1, len(layers) + 1):
+        if end == len(layers) or not layers[end].follows:
+            merged += _merged_run(layers[start:end], start, cost)
+            start = end
+    return merged
 
 
 def exact_spans(convs: Sequence[Convolution]) -> dict[Span, Convolution]:
@@ -78,13 +82,13 @@ def cheapest(length: int, costs: Mapping[Span, float]) -> tuple[Span, ...]:
     return best[length][2]
 
 
-def _merged_run(run: Sequence[Layer], cost: LayerCost) -> Sequence[Layer]:
-    """A run by its cheapest spans."""
+def _merged_run(run: Sequence[Layer], at: int, cost: LayerCost) -> list[tuple[Span, Layer]]:
+    """A run that begins at a layer `at`, by its cheapest spans."""
     if len(run) < 2:
-        return run
+        return [((at, at + 1), run[0])]
     spans = {
         (start, end): conv_layer(conv, run[start].in_size, run[end - 1].out_size, run[start].follows)
         for (start, end), conv in exact_spans([layer.convolution for layer in run]).items()
     }
     costs = {span: cost(layer) for span, layer in spans.items()}
-    return [spans[span] for span in cheapest(len(run), costs)]
+    return [((at + start, at + end), spans[start, end]) for start, end in cheapest(len(run), costs)]

@@ -36,6 +36,8 @@ class Sketch:
         self._layers: list[Layer] = []
         self._only_source: list[int | None] = []  # of each layer that reads one map
         self._reads = [0]  # of the map that entered, then of each layer's
+        self._stored = [ENTERED]  # of each of these maps: the layer that wrote its numbers, another one's for a view
+        self._last_use = [ENTERED]  # of each of these maps: the last layer while which its numbers are kept
 
     def finished(self, leaving: Map, after_conv: bool) -> tuple[tuple[Layer, ...], bool]:
         """The layers, with `Layer.follows` filled in, and whether what leaves is a convolution's and read nowhere here.
@@ -49,6 +51,25 @@ class Sketch:
             if layer.kind == "conv" and source == i - 1 and from_conv[i] and self._reads[i] == 1:
                 layers[i] = dataclasses.replace(layer, follows=True)
         return tuple(layers), from_conv[leaving.source + 1] and self._reads[leaving.source + 1] == 0
+
+    def alive(self) -> tuple[tuple[int, ...], ...]:
+        """For each layer, the layers whose numbers are in memory while it runs: its own, what it reads, what is kept.
+
+        Those of the map that entered, which is kept to the end, are not told.
+        """
+        return tuple(
+            tuple(j for j in range(i + 1) if self._stored[j + 1] == j and self._last_use[j + 1] >= i)
+            for i in range(len(self._layers))
+        )
+
+    def stored(self, x: Map) -> int:
+        """The layer that wrote a map's numbers; ENTERED for those of the map that entered."""
+        return self._stored[x.source + 1]
+
+    def keep(self, *maps: Map) -> None:
+        """Keeps maps until after the last layer so far, as a forward does whose caller or variable still has them."""
+        for each in maps:
+            self._last_use[self.stored(each) + 1] = len(self._layers) - 1
 
     def conv(
         self,
@@ -70,7 +91,11 @@ class Sketch:
         biased = norm == "batch" or (norm == "none" and bias)
         layer = _conv_layer(x.channels, out_channels, kernel_size, stride, padding, dilation, groups, biased, x.size)
         y = self._add(layer, x)
-        return self.norm(y, norm) if norm == "group" else y
+        if norm != "group":
+            return y
+        normed = self.norm(y, norm)
+        self.keep(x)
+        return normed
 
     def linear(self, x: Map, features: int) -> Map:
         """A fully connected layer of all numbers of a map."""
@@ -118,12 +143,16 @@ class Sketch:
     def split(self, x: Map) -> tuple[Map, Map]:
         """The two halves of a map's channels."""
         both = self._each(x, "split")
+        self._stored[both.source + 1] = self.stored(x)
         half = x.channels // 2
         return both._replace(channels=x.channels - half), both._replace(channels=half)
 
     def shuffle(self, x: Map, groups: int) -> Map:
         """Channels read across the groups."""
-        return self._each(x, "shuffle", groups)
+        y = self._each(x, "shuffle", groups)
+        if groups in (1, x.channels):  # in the order in which they are
+            self._stored[y.source + 1] = self.stored(x)
+        return y
 
     def squeeze_excite(self, x: Map, squeeze_channels: int) -> Map:
         """Squeeze-excitation with a hard-sigmoid gate."""
@@ -139,8 +168,11 @@ class Sketch:
         self._layers.append(layer)
         self._only_source.append(sources[0].source if len(sources) == 1 else None)
         self._reads.append(0)
+        self._stored.append(len(self._layers) - 1)
+        self._last_use.append(len(self._layers) - 1)
         for each in sources:
             self._reads[each.source + 1] += 1
+        self.keep(*sources)
         return Map(layer.out_channels, layer.out_size, len(self._layers) - 1)
 
 

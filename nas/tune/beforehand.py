@@ -9,10 +9,12 @@ from pathlib import Path
 from nas.block_fields import Value
 from nas.config import SearchConfig, user_path
 from nas.config_fields import leaves
+from nas.job import Job
 from nas.space import SearchSpace
 from nas.space_file import load_architecture, zoo_names
 from nas.store import RunStore
 from nas.trial import TrialRecord
+from nas.tune.pricing import size_of
 
 SAME = (
     "data",
@@ -25,8 +27,10 @@ SAME_OF = ("data.", "train.")
 OF_THE_MACHINE = ("data.workers", "data.resident_gb")
 
 
-def earlier_trials(config: SearchConfig, space: SearchSpace) -> tuple[TrialRecord, ...]:
+def earlier_trials(config: SearchConfig, space: SearchSpace, job: Job) -> tuple[TrialRecord, ...]:
     """The trials of the runs in `warm_start` that have an accuracy and are members of the space, in its choices.
+
+    Their peak memory is counted anew: their run may be of a version that did not, or of another batch.
 
     Raises:
         ValueError: there is no such run, or its accuracies are of other data or trainings.
@@ -38,7 +42,10 @@ def earlier_trials(config: SearchConfig, space: SearchSpace) -> tuple[TrialRecor
         for record in store.records():
             choices = None if record.accuracy is None else space.encode(record.architecture)
             if choices is not None:
-                found.append(dataclasses.replace(record, choices=choices))
+                assert record.cost is not None
+                peak_mb = size_of(record.architecture, job).peak_memory_mb
+                cost = dataclasses.replace(record.cost, peak_memory_mb=peak_mb)
+                found.append(dataclasses.replace(record, choices=choices, cost=cost))
     return tuple(found)
 
 

@@ -9,7 +9,7 @@ from nas.block_fields import Value
 from nas.latency.meter import Meter
 from nas.latency.prepared import NotSupported
 from nas.pipeline import Job, Known, at_best, broken_constraint, price
-from nas.reading import Cost, Reading
+from nas.reading import Cost, Reading, cost_at
 from nas.space import Choices, SearchSpace
 from nas.tune.pricing import counted
 
@@ -78,7 +78,7 @@ def _probe(arch: Architecture, job: Job, meter: Meter, timed: bool) -> tuple[Cos
 
 def _untimed(arch: Architecture, job: Job) -> Cost:
     merge = "none" if job.merge == "latency" else job.merge
-    return Cost(*counted(arch, job, merge), Reading(0.0, 0.0, 0.0, 0.0))
+    return cost_at(counted(arch, job, merge), Reading(0.0, 0.0, 0.0, 0.0))
 
 
 def _options(space: SearchSpace, choices: Choices) -> dict[str, tuple[Value, ...]]:

@@ -119,7 +119,7 @@ def make_plan(settings: Mapping[str, Any]) -> Plan:
         job.meter().instrument()
     gpus = config.trials.gpus if config.trials.gpus is not None else float(job.device == "cuda")
     threads = max(1, int(config.trials.cpus))
-    return Plan(config, store, name, space, job, threads, gpus, time_budget_s, earlier_trials(config, space))
+    return Plan(config, store, name, space, job, threads, gpus, time_budget_s, earlier_trials(config, space, job))
 
 
 def _begun(settings: Mapping[str, Any]) -> SearchConfig:

@@ -11,14 +11,13 @@ from scipy.optimize import nnls
 
 from nas.architecture import Architecture
 from nas.block_fields import Value
-from nas.cost import count
 from nas.job import Job
 from nas.latency.memory import LatencyMemory
-from nas.layers import deploy_layers
+from nas.layers import described
 from nas.networks.builder import build
 from nas.networks.merging import apply_merges, merge_plan
 from nas.pipeline import Known
-from nas.reading import Reading
+from nas.reading import Reading, Size
 from nas.samplers.candidates import Candidate
 from nas.space import Choose, SearchSpace
 from nas.tune.forecast import Forecast
@@ -29,15 +28,14 @@ USUAL_MS = (0.01, 1e-7)  # of a network and for each multiply-add, before any is
 class _Member(NamedTuple):
     architecture: Architecture
     choices: dict[str, Value]
-    params: int
-    macs: int
+    size: Size
 
 
 class PricedArchitectures:
     """A search space whose members have prices; see `nas.samplers.candidates.PricedSpace`.
 
-    Parameters and multiply-adds are counted. Latency is what was measured, else what is expected from other networks'
-    layers, else (of a plugin's block that lists none) a constant and so much for each multiply-add.
+    Parameters, multiply-adds and peak memory are counted. Latency is what was measured, else what is expected from
+    other networks' layers, else (of a plugin's block that lists none) a constant and so much for each multiply-add.
     """
 
     def __init__(self, space: SearchSpace, job: Job, memory: LatencyMemory, forecast: Forecast) -> None:
@@ -83,7 +81,7 @@ class PricedArchitectures:
 
         try:
             arch = self._space.assemble(recording)
-            return _Member(arch, choices, *sizes(arch, self._job))
+            return _Member(arch, choices, size_of(arch, self._job))
         except ValueError:
             return None
 
@@ -94,31 +92,34 @@ class PricedArchitectures:
         expected = iter(self._forecast.expected_ms(unknown))
         known = [next(expected) if reading is None else reading.median_ms for reading in met]
         constant, each_mac = _affine(self._timed)
-        return [constant + each_mac * each.macs if ms is None else ms for each, ms in zip(members, known, strict=True)]
+        return [
+            constant + each_mac * each.size.macs if ms is None else ms for each, ms in zip(members, known, strict=True)
+        ]
 
 
-def sizes(arch: Architecture, job: Job) -> tuple[int, int]:
-    """Parameters and multiply-adds of a deploy form, merged as far as that is known without measuring.
+def size_of(arch: Architecture, job: Job) -> Size:
+    """What a deploy form costs on any device, merged as far as that is known without measuring.
 
     Raises:
         ValueError: it cannot be built for the job's images.
     """
     data, merge = job.data, "macs" if job.merge == "latency" else job.merge
     try:
-        layers = deploy_layers(arch, data.num_classes, data.input_shape, merge)
+        layers, footprint = described(arch, data.num_classes, data.input_shape, merge)
     except ValueError:  # of a plugin's block that lists no layers, the network is to be built; or it cannot be
         return counted(arch, job, merge)
-    return sum(each.params for each in layers), sum(each.macs for each in layers)
+    peak_mb = footprint.peak_mb(job.latency.batch_size, job.latency.dtype)
+    return Size(sum(each.params for each in layers), sum(each.macs for each in layers), peak_mb)
 
 
-def counted(arch: Architecture, job: Job, merge: str) -> tuple[int, int]:
+def counted(arch: Architecture, job: Job, merge: str) -> Size:
     """The same of the network itself, merged as `merge` says.
 
     Raises:
-        ValueError: as `sizes`.
+        ValueError: as `size_of`.
     """
     deployed = build(arch, num_classes=job.data.num_classes, input_shape=job.data.input_shape, form="deploy")
-    return count(apply_merges(deployed, merge_plan(deployed, merge)), job.data.input_shape)
+    return job.size(apply_merges(deployed, merge_plan(deployed, merge)))
 
 
 def _affine(timed: Sequence[tuple[int, float]]) -> tuple[float, float]:
@@ -131,5 +132,5 @@ def _affine(timed: Sequence[tuple[int, float]]) -> tuple[float, float]:
 
 
 def _candidate(member: _Member, latency_ms: float) -> Candidate:
-    costs = {"params": float(member.params), "macs": float(member.macs), "latency_ms": latency_ms}
+    costs = {name: float(value) for name, value in member.size._asdict().items()} | {"latency_ms": latency_ms}
     return Candidate(member.choices, member.architecture.arch_id, costs, member)

@@ -105,6 +105,7 @@ class ProgressView:
         if not self._enabled:
             return
         table = Table(title=f"Pareto front of {store.name}: {len(front)} networks", title_justify="left")
+        memory = self._config.constraints.peak_memory_mb is not None or "peak_memory_mb" in self._config.objectives
         for name in (
             "trial",
             f"val {self._metric}",
@@ -113,6 +114,7 @@ class ProgressView:
             "95 % interval",
             "params",
             "MACs",
+            *(["peak MB"] if memory else []),
         ):
             table.add_column(name, justify="right")
         for row in front.to_dict("records"):
@@ -124,6 +126,7 @@ class ProgressView:
                 f"{row['latency_low_ms']:.4f} to {row['latency_high_ms']:.4f}",
                 f"{row['params']:,}",
                 f"{row['macs']:,}",
+                *([f"{row['peak_memory_mb']:.4g}"] if memory else []),
             )
         self._console.print(table)
         flagged = front.loc[front["latency_doubt"] != ""]

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from nas.pipeline import Known
-from nas.reading import Cost
 from nas.results import front_of
 from nas.store import RunStore
 from nas.training.checkpoint import Checkpoint
@@ -193,7 +192,7 @@ class SearchState:
 
     def _climb(self, events: list[Event], rung: Rung) -> None:
         priced = next(event for event in reversed(events) if isinstance(event, Priced))
-        costs = Cost(priced.params, priced.macs, priced.latency).by_name()
+        costs = priced.cost.by_name()
         names = [name for name in self._config.objectives if name != "error"]
         self._ladder.reach(rung.trial, rung.epochs, 1 - rung.accuracy, [costs[name] for name in names])
         self._epochs += rung.epochs
