@@ -1,9 +1,11 @@
 """A table of every member of a small search space, trained: what `analysis.bench_search` searches.
 
+    python -m analysis.make_table space=tiny data=digits
     python -m analysis.make_table space=tiny data=digits "epochs=[4,16]" out=tiny_digits.parquet
 
 Every member is trained for each number of epochs, each time with a full schedule of its own, by searches that end when
-the space is exhausted. The table has a row for every combination of the space's choices; combinations that make the
+the space is exhausted. Their runs are kept beside the table (tiny_digits-runs/); the same command continues them where
+it was broken off. The table has a row for every combination of the space's choices; combinations that make the
 same network (of choices that it does not have) share its figures. Columns: the choices, `arch_id`, `params`, `macs`,
 `peak_memory_mb`, `latency_ms`, and for each number of epochs `val_accuracy_epN` and `train_s_epN`.
 """
@@ -11,14 +13,13 @@ same network (of choices that it does not have) share its figures. Columns: the 
 from __future__ import annotations
 
 import itertools
+import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from omegaconf import MISSING
 
 from analysis.command import run_command
 from analysis.load import load_run
@@ -44,7 +45,7 @@ class Settings:
         epochs: of the trainings, each a column.
         seed: of split and trainings.
         more: further words for nas.search, e.g. "[val_share=0.1]".
-        out: .parquet or .csv; must not exist.
+        out: .parquet or .csv; must not exist; default: SPACE_DATA.csv.
     """
 
     space: str = "tiny"
@@ -53,7 +54,12 @@ class Settings:
     epochs: tuple[int, ...] = (16,)
     seed: int = 0
     more: tuple[str, ...] = ()
-    out: str = MISSING
+    out: str | None = None
+
+    @property
+    def file(self) -> Path:
+        """The table."""
+        return Path(self.out or f"{Path(self.space).stem}_{Path(self.data).stem}.csv").expanduser()
 
 
 def options_of(space: SearchSpace) -> dict[str, tuple[Value, ...]]:
@@ -78,7 +84,7 @@ def combinations(space: SearchSpace) -> Iterator[tuple[dict[str, Value], str]]:
 
 
 def judged(settings: Settings, space: SearchSpace, epochs: int, runs_dir: Path) -> pd.DataFrame:
-    """The trials of a search through the whole space.
+    """The trials of a search through the whole space, which continues one that was begun.
 
     Raises:
         ValueError: settings that cannot be.
@@ -95,8 +101,15 @@ def judged(settings: Settings, space: SearchSpace, epochs: int, runs_dir: Path) 
         "run": run,
         "train.epochs": epochs,
     }
-    run_command("nas.search", [*(f"{key}={value}" for key, value in words.items()), *settings.more])
+    resumed = ["resume=true"] if (runs_dir / run).exists() else []
+    run_command("nas.search", [*(f"{key}={value}" for key, value in words.items()), *settings.more, *resumed])
     return load_run(runs_dir / run)
+
+
+def for_files(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with columns of several types, which parquet does not know, as text."""
+    mixed = [name for name in table if len({type(each) for each in table[name]}) > 1 and table[name].dtype == object]
+    return table.astype(dict.fromkeys(mixed, str))
 
 
 def make(settings: Settings) -> pd.DataFrame:
@@ -105,9 +118,12 @@ def make(settings: Settings) -> pd.DataFrame:
     Raises:
         ValueError: settings that cannot be followed, or a space that is too large.
     """
-    out, space = Path(settings.out).expanduser(), load_space(settings.space)
-    if out.suffix not in FILES or out.exists() or not out.parent.is_dir():
-        raise ValueError(f"out={out} is not allowed; allowed: a new file that ends in {' or '.join(FILES)}")
+    out, space = settings.file, load_space(settings.space)
+    if out.suffix not in FILES or out.exists() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise ValueError(
+            f"out={out} is not allowed; allowed: a new file that ends in {' or '.join(FILES)}, in a folder that can be "
+            "written to"
+        )
     if not settings.epochs or min(settings.epochs) < 1:
         raise ValueError(f"epochs={list(settings.epochs)} is not allowed; allowed: one or more numbers from 1 on")
     if space.size > MOST_SIZE:
@@ -115,13 +131,13 @@ def make(settings: Settings) -> pd.DataFrame:
     rows = list(combinations(space))
     table = pd.DataFrame([choices for choices, _ in rows])
     table["arch_id"] = [arch_id for _, arch_id in rows]
-    with tempfile.TemporaryDirectory() as folder:
-        for place, epochs in enumerate(sorted(set(settings.epochs))):
-            trials = judged(settings, space, epochs, Path(folder))
-            columns = {each: each for each in ("arch_id", *(COSTS if place == 0 else ()))}
-            columns |= {"accuracy": f"val_accuracy_ep{epochs}", "train_s": f"train_s_ep{epochs}"}
-            figures = pd.DataFrame({name: trials[column] for column, name in columns.items()})
-            table = table.merge(figures, on="arch_id", how="left", validate="many_to_one")
+    for place, epochs in enumerate(sorted(set(settings.epochs))):
+        trials = judged(settings, space, epochs, out.with_name(f"{out.stem}-runs"))
+        columns = {each: each for each in ("arch_id", *(COSTS if place == 0 else ()))}
+        columns |= {"accuracy": f"val_accuracy_ep{epochs}", "train_s": f"train_s_ep{epochs}"}
+        figures = pd.DataFrame({name: trials[column] for column, name in columns.items()})
+        table = table.merge(figures, on="arch_id", how="left", validate="many_to_one")
+    table = for_files(table)
     if out.suffix == ".csv":
         table.to_csv(out, index=False)
     else:
@@ -138,7 +154,7 @@ def main() -> int:
         print(f"analysis.make_table: {first_line(error)}", file=sys.stderr)
         return 2
     print(
-        f"{settings.out}: {len(table)} rows, {table['arch_id'].nunique()} distinct; columns {', '.join(table.columns)}"
+        f"{settings.file}: {len(table)} rows, {table['arch_id'].nunique()} distinct; columns {', '.join(table.columns)}"
     )
     return 0
 

@@ -4,8 +4,11 @@ import pytest
 
 import nas
 from nas.results import Run
+from nas.store import RunStore
 from nas.tune.beforehand import published_members
-from tests.searching import events_of, proposals_of, small_search
+from nas.tune.plan import make_plan
+from nas.tune.pricing import size_of
+from tests.searching import SMALL, events_of, proposals_of, small_search
 
 SAME = {"objectives": ["error", "macs"]}
 
@@ -41,6 +44,17 @@ def test_a_run_on_other_data_teaches_nothing(runs_dir, tmp_path):
     with pytest.raises(ValueError, match=r"^warm_start=nothing: .*nothing is not a run"):
         small_search(runs_dir, run="no", warm_start=["nothing"])
     assert not (runs_dir / "no").exists()
+
+
+def test_memory_of_earlier_trials_is_counted_as_for_this_search(runs_dir):
+    wanted = {"objectives": ["error", "macs", "peak_memory_mb"], "latency.batch_size": 3}
+    plan = make_plan({**SMALL, **wanted, "runs_dir": str(runs_dir), "run": "new", "warm_start": ["earlier"]})
+    assert plan.earlier
+    for record in plan.earlier:
+        assert record.cost.peak_memory_mb == size_of(record.architecture, plan.job).peak_memory_mb
+        assert record.values(wanted["objectives"])
+    theirs = {each.trial: each.cost.peak_memory_mb for each in RunStore.open(runs_dir / "earlier").records()}
+    assert all(record.cost.peak_memory_mb > theirs[record.trial] for record in plan.earlier)
 
 
 def test_published_networks_are_judged_first(tmp_path, monkeypatch):

@@ -13,8 +13,8 @@ from torch import Tensor, fx, nn
 import nas
 from nas.architecture import Architecture
 from nas.blocks import BLOCK_SCHEMAS, Basic, Block, Classifier, Conv, Pool, Reduce
-from nas.cost import on_meta
-from nas.layers import LAYER_COSTS, Layer, deploy_layers, merged_layers
+from nas.cost import footprint, on_meta
+from nas.layers import LAYER_COSTS, Layer, deploy_layers, described, merged_layers
 from nas.layers.blocks import BLOCK_LAYERS
 from nas.layers.sketch import Map, Sketch
 from nas.networks.builder import build
@@ -142,16 +142,19 @@ def built(arch: Architecture, shape: tuple[int, int, int]) -> nn.Module:
 
 
 def assert_describes(arch: Architecture, shape: tuple[int, int, int], merges: tuple[str, ...] = ()) -> None:
-    """The layers of an architecture, and what is left of them by each cost, are those of the network."""
+    """Layers, and what is left of them by each cost, are those of the network; so is what it keeps in memory."""
     network, layers = built(arch, shape), deploy_layers(arch, CLASSES, shape)
     assert_same(layers, observed(network, shape))
     assert (sum(each.params for each in layers), sum(each.macs for each in layers)) == nas.count(network, shape)
+    assert described(arch, CLASSES, shape) == (layers, footprint(network, shape))
     for merge in merges:
         plan = merge_plan(network, merge)
         left = deploy_layers(arch, CLASSES, shape, merge)
         assert len(left) == len(layers) - sum(len(segment) - 1 for segment in plan.segments)
         if plan.segments:
-            assert_same(left, observed(apply_merges(network, plan), shape))
+            merged = apply_merges(network, plan)
+            assert_same(left, observed(merged, shape))
+            assert described(arch, CLASSES, shape, merge) == (left, footprint(merged, shape))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

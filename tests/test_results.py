@@ -299,6 +299,23 @@ def test_the_axes_are_the_first_two_objectives(objectives):
     assert axes.get_ylabel().startswith(objectives[0])
 
 
+def test_the_third_objective_is_told_by_colours():
+    figure = plot_front(trial_table(some_records(), CONFIG), THREE)
+    axes, scale = figure.axes
+    assert scale.get_ylabel().startswith("params") and not axes.lines
+    (coloured,) = [each for each in axes.collections if each.get_array() is not None]
+    on_front = trial_table(some_records(), CONFIG).query("on_front").sort_values(["latency_ms", "error"])
+    assert coloured.get_array().tolist() == on_front["params"].tolist()
+
+
+def test_peak_memory_has_a_column_and_is_not_known_of_earlier_runs():
+    old, new = record(0), record(1, latency_ms=2.0)
+    new = dataclasses.replace(new, cost=dataclasses.replace(new.cost, peak_memory_mb=0.5))
+    table = trial_table([old, new], CONFIG)
+    assert table["peak_memory_mb"].isna().tolist() == [True, False]
+    assert table["peak_memory_mb"][1] == 0.5
+
+
 @pytest.mark.parametrize("records", [[], some_records()[3:], some_records()[:1]], ids=["none", "none completed", "one"])
 def test_the_picture_of_little(records, tmp_path):
     plot_front(trial_table(records, CONFIG), TWO).savefig(tmp_path / "front.png")

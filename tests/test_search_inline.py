@@ -82,11 +82,8 @@ def test_models_are_the_front_and_onnx_predicts_as_the_stored_weights(run):
         accuracy = (expected == data.test.y.numpy()).mean()
         assert accuracy == pytest.approx(metrics["test_accuracy"]) == pytest.approx(row["test_accuracy"])
         assert metrics["val_accuracy"] == pytest.approx(row["accuracy"])
-        assert (metrics["latency_ms"], metrics["params"], metrics["macs"]) == (
-            row["latency_ms"],
-            row["params"],
-            row["macs"],
-        )
+        for name in ("latency_ms", "params", "macs", "peak_memory_mb"):
+            assert metrics[name] == row[name]
 
 
 def test_the_cost_is_that_of_the_deploy_form(run):
@@ -95,6 +92,7 @@ def test_the_cost_is_that_of_the_deploy_form(run):
         arch = nas.load_architecture(json.dumps(event["architecture"]))
         deployed = nas.build(arch, num_classes=10, input_shape=(1, 8, 8), form="deploy")
         assert (row["params"], row["macs"]) == nas.count(deployed, (1, 8, 8))
+        assert row["peak_memory_mb"] == nas.footprint(deployed, (1, 8, 8)).peak_mb(1, "float32")
 
 
 def test_networks_with_one_deploy_form_share_one_latency(tmp_path):
@@ -125,15 +123,16 @@ def test_same_seed_same_architectures_by_remembered_latency(tmp_path):
     assert all(event["latency"]["source"] == "remembered" for event in events_of(runs[1]) if event["event"] == "priced")
 
 
-def test_exact_cost_proposes_nothing_that_breaks_a_constraint(tmp_path):
-    run = small_search(tmp_path, budget=5, **{"constraints.params": 1500})
+@pytest.mark.parametrize(("name", "limit"), [("params", 1500), ("peak_memory_mb", 0.008)])
+def test_exact_cost_proposes_nothing_that_breaks_a_constraint(tmp_path, name, limit):
+    run = small_search(tmp_path, budget=5, **{f"constraints.{name}": limit})
     assert run.trials["state"].tolist() == ["completed"] * 5
-    assert (run.trials["params"] <= 1500).all()
+    assert (run.trials[name] <= limit).all()
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_finishes_without_repeats(tmp_path, sampler):
-    run = small_search(tmp_path, sampler=sampler, budget=6, objectives=["error", "macs", "params"])
+    run = small_search(tmp_path, sampler=sampler, budget=6, objectives=["error", "macs", "peak_memory_mb"])
     assert run.trials["arch_id"].is_unique
     assert len(run.trials) == 6
 
@@ -152,7 +151,7 @@ def test_infeasible_trials_are_not_trained_and_do_not_count(tmp_path):
     assert all(states[trial].constraints["params"] > 0 for trial in infeasible["trial"])
 
 
-@pytest.mark.parametrize("constraint", ["params", "macs", "latency_ms"])
+@pytest.mark.parametrize("constraint", ["params", "macs", "peak_memory_mb", "latency_ms"])
 def test_a_space_that_breaks_the_constraint_leaves_nothing_behind(tmp_path, constraint):
     with pytest.raises(ValueError, match=f"constraints.{constraint}"):
         small_search(tmp_path / "runs", **{f"constraints.{constraint}": 1e-6})

@@ -219,6 +219,22 @@ def test_records_can_be_rebuilt_from_json():
     assert [record.trial for record in records_of(events)] == [4, 5, 6, 7]
 
 
+def test_what_earlier_versions_did_not_count_is_not_known():
+    words = event_to_dict(priced())
+    del words["peak_memory_mb"]
+    (record,) = records_of([proposed(), event_from_dict(words), completed()])
+    assert record.cost == Cost(1000, 20_000, reading(1.5)) and record.cost.peak_memory_mb is None
+    assert "peak_memory_mb" not in record.costs
+    assert record.values(["error", "macs"]) is not None
+
+
+def test_peak_memory_is_a_cost():
+    cost = dataclasses.replace(priced(), peak_memory_mb=0.5)
+    (record,) = records_of([proposed(), cost, completed(accuracy=0.75), Remeasured(0, reading(2.5))])
+    assert record.values(["peak_memory_mb", "latency_ms", "error"]) == (0.5, 2.5, 0.25)
+    assert event_from_dict(event_to_dict(cost)) == cost
+
+
 def test_values_are_in_the_order_that_was_asked_for():
     (record,) = records_of([proposed(), priced(), completed(accuracy=0.75)])
     assert record.error == 0.25
