@@ -146,13 +146,16 @@ def make(settings: Settings) -> pd.DataFrame:
 
 
 def main() -> int:
-    """Makes the table of the command line; 2 for what it cannot follow, said in one line."""
+    """Makes the table of the command line; 2 for what it cannot follow, 130 for Ctrl-C, said in one line."""
     try:
         settings = from_words(sys.argv[1:], Settings)
         table = make(settings)
     except (ValueError, OSError) as error:
         print(f"analysis.make_table: {first_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("analysis.make_table: interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
     print(
         f"{settings.file}: {len(table)} rows, {table['arch_id'].nunique()} distinct; columns {', '.join(table.columns)}"
     )
