@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from nas.samplers.candidates import Candidate
 from nas.space import Choose, SearchSpace
 from nas.tune.forecast import Forecast
 
+OPTIONAL = ("peak_memory_mb", "latency_ms")  # costs that members have where they are asked for
 USUAL_MS = (0.01, 1e-7)  # of a network and for each multiply-add, before any is known; only the order counts then
 
 
@@ -38,8 +39,16 @@ class PricedArchitectures:
     other networks' layers, else (of a plugin's block that lists none) a constant and so much for each multiply-add.
     """
 
-    def __init__(self, space: SearchSpace, job: Job, memory: LatencyMemory, forecast: Forecast) -> None:
+    def __init__(
+        self, space: SearchSpace, job: Job, memory: LatencyMemory, forecast: Forecast, wanted: Container[str]
+    ) -> None:
+        """A space whose members have the costs that are `wanted`, parameters and multiply-adds.
+
+        What is not asked for is left out, since samplers learn from all that a member costs: a search that weighs
+        only what is counted must not depend on measurements.
+        """
         self._space, self._job, self._memory, self._forecast = space, job, memory, forecast
+        self._wanted = [name for name in OPTIONAL if name in wanted]
         self._met: dict[str, Reading] = {}
         self._timed: list[tuple[int, float]] = []  # multiply-adds and milliseconds
 
@@ -50,14 +59,14 @@ class PricedArchitectures:
     def candidates(self, ways: Sequence[Choose]) -> list[Candidate | None]:
         """The members that these make, with their prices; None for what cannot be built for the images."""
         made = [self._member(choose) for choose in ways]
-        latencies = iter(self._latencies([each for each in made if each is not None]))
-        return [None if each is None else _candidate(each, next(latencies)) for each in made]
+        priced = iter(self._priced([each for each in made if each is not None]))
+        return [None if each is None else next(priced) for each in made]
 
     def repriced(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The same with the latencies of now."""
         members = [each.member for each in candidates if isinstance(each.member, _Member)]
         assert len(members) == len(candidates)
-        return [_candidate(each, ms) for each, ms in zip(members, self._latencies(members), strict=True)]
+        return self._priced(members)
 
     def learn(self, arch: Architecture, macs: int, reading: Reading) -> None:
         """Takes in a measured latency."""
@@ -84,6 +93,16 @@ class PricedArchitectures:
             return _Member(arch, choices, size_of(arch, self._job))
         except ValueError:
             return None
+
+    def _priced(self, members: Sequence[_Member]) -> list[Candidate]:
+        latencies = self._latencies(members) if "latency_ms" in self._wanted else [0.0] * len(members)
+        return [self._candidate(each, ms) for each, ms in zip(members, latencies, strict=True)]
+
+    def _candidate(self, member: _Member, latency_ms: float) -> Candidate:
+        known = {"peak_memory_mb": member.size.peak_memory_mb, "latency_ms": latency_ms}
+        costs = {"params": float(member.size.params), "macs": float(member.size.macs)}
+        costs |= {name: known[name] for name in self._wanted}
+        return Candidate(member.choices, member.architecture.arch_id, costs, member)
 
     def _latencies(self, members: Sequence[_Member]) -> list[float]:
         """Of what this run has met, not of all that is remembered: a repeated search is to propose the same."""
@@ -129,8 +148,3 @@ def _affine(timed: Sequence[tuple[int, float]]) -> tuple[float, float]:
     macs, ms = np.array(timed, dtype=np.float64).T
     constant, each_mac = nnls(np.column_stack([1 / ms, macs / ms]), np.ones(len(ms)))[0]
     return float(constant), float(each_mac)
-
-
-def _candidate(member: _Member, latency_ms: float) -> Candidate:
-    costs = {name: float(value) for name, value in member.size._asdict().items()} | {"latency_ms": latency_ms}
-    return Candidate(member.choices, member.architecture.arch_id, costs, member)

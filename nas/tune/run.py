@@ -65,7 +65,8 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
             view.say("latency.calibration spares nothing: without a constraint every network is measured")
         plan = dataclasses.replace(plan, job=dataclasses.replace(plan.job, timed_device=where.device))
         memory = LatencyMemory(plan.runs_dir, where, plan.job.latency.tolerance)
-        prices = PricedArchitectures(plan.space, plan.job, memory, Forecast(where, calibrated))
+        wanted = {*plan.config.objectives, *(each.name for each in plan.job.constraints)}
+        prices = PricedArchitectures(plan.space, plan.job, memory, Forecast(where, calibrated), wanted)
         store = plan.store or _new_store(plan, where)
         stack.enter_context(store.locked())
         if plan.store is not None:
