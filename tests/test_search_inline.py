@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import analysis
 import nas
 from nas.data import load_data
+from nas.results import Run
 from nas.samplers import SAMPLERS
 from nas.training.failures import Diverged
 from tests.searching import events_of, journal_of, proposals_of, quick_latency, small_search
@@ -235,6 +236,18 @@ def test_resuming_continues_rebuilds_the_journal_and_keeps_old_trials(run, tmp_p
     values = np.array([trial.values for trial in journal.trials])
     assert np.allclose(values[:, 0], resumed.trials["error"])
     assert {path.name for path in (copied / "models").iterdir()} == {str(t) for t in resumed.front["trial"]}
+
+
+def test_a_run_of_a_version_that_did_not_count_memory_is_read_and_continued(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "old")
+    events, config = tmp_path / "old" / "events.jsonl", tmp_path / "old" / "config.yaml"
+    lines = [{k: v for k, v in event.items() if k != "peak_memory_mb"} for event in events_of(run)]
+    events.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config.write_text("".join(x for x in config.read_text().splitlines(True) if "peak_memory_mb" not in x))
+    before = Run(tmp_path / "old").trials
+    assert before["peak_memory_mb"].isna().all() and len(before) == len(run.trials)
+    trials = small_search(tmp_path, run="old", resume=True, budget=len(before) + 1).trials
+    assert trials["peak_memory_mb"].notna().tolist() == [False] * len(before) + [True]
 
 
 def test_resuming_another_search_is_refused(run, tmp_path):
