@@ -125,10 +125,12 @@ class _Observer(TorchDispatchMode):
 
 def _observed(network: nn.Module, input_shape: tuple[int, int, int]) -> _Observer:
     """What a network did with one image."""
-    probe, image = on_meta(network, input_shape)
-    observer = _Observer([*probe.parameters(), *probe.buffers()], image)
-    with observer, torch.no_grad():
-        probe(image)
+    # In a caller's inference mode operators would not be taken apart into those that there are formulas for.
+    with torch.inference_mode(False), torch.no_grad():
+        probe, image = on_meta(network, input_shape)
+        observer = _Observer([*probe.parameters(), *probe.buffers()], image)
+        with observer:
+            probe(image)
     return observer
 
 

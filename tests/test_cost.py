@@ -146,6 +146,17 @@ def test_the_dtype_of_a_network_does_not_change_its_cost(dtype):
     assert count(network.to(dtype), (1, 8, 8)) == expected
 
 
+def test_a_network_costs_the_same_in_inference_mode():
+    def made():
+        return nas.build(load_architecture("lenet5"), num_classes=10, input_shape=(1, 28, 28), form="deploy")
+
+    expected = count(made(), (1, 28, 28)), footprint(made(), (1, 28, 28))
+    with torch.inference_mode():
+        network = made()
+        found = count(network, (1, 28, 28)), footprint(network, (1, 28, 28))
+    assert found == expected == (count(network, (1, 28, 28)), footprint(network, (1, 28, 28)))
+
+
 def test_shared_weights_are_stored_once_and_computed_twice():
     layer = nn.Conv2d(4, 4, 3, padding=1)
     assert count(nn.Sequential(layer, layer), (4, 5, 5)) == (4 * 4 * 9 + 4, 2 * 4 * 4 * 9 * 25)
