@@ -35,6 +35,7 @@ import numpy as np
 import optuna
 import pandas as pd
 from omegaconf import MISSING
+from scipy.optimize import brentq
 
 from analysis.settings import from_words
 from analysis.table_search import FILTER, SAMPLERS, Search, search
@@ -45,6 +46,7 @@ from nas.tune.promotion import Ladder
 
 EVALUATIONS = (25, 50, 100)
 ASHA = "+mo_asha"
+THRIFT = 1 / 3  # of the epochs of full trainings
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Settings:
         cost: the column of costs.
         fidelity: columns of the same after fewer epochs, rising; or none.
         epochs: of the fidelities and of a full training; by default the numbers that end their names.
-        reduction: of so many that have the same fidelity, one goes on to the next.
+        reduction: of so many that have the same fidelity, one goes on to the next; by default such that all trainings
+            take a third of the epochs that full ones take.
         same: a column that is equal for equal architectures; without it each row is one.
         samplers: which; ours, or Optuna's.
         budget: evaluations of a search.
@@ -75,7 +78,7 @@ class Settings:
     cost: str = MISSING
     fidelity: tuple[str, ...] = ()
     epochs: tuple[int, ...] = ()
-    reduction: int = 4
+    reduction: float | None = None
     same: str | None = None
     samplers: tuple[str, ...] = ("ours", "tpe", "nsga2", "random", "gp")
     budget: int = 100
@@ -90,16 +93,14 @@ def compare(space: TableSpace, settings: Settings) -> pd.DataFrame:
     if settings.fidelity:
         names += [each + ASHA for each in settings.samplers]
     at = sorted({each for each in (*EVALUATIONS, settings.budget) if each <= settings.budget})
-    processes = min(settings.processes or cores(), settings.seeds)
+    processes, reduction = min(settings.processes or cores(), settings.seeds), reduction_of(settings)
     rows = []
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _prepare) as pool:
         for name in names:
             rungs = epochs_of(settings) if name.endswith(ASHA) else epochs_of(settings)[-1:]
             full = space if name.endswith(ASHA) else space.in_full()
             jobs = [
-                pool.submit(
-                    search, full, name.removesuffix(ASHA), settings.budget, seed, Ladder(rungs, settings.reduction)
-                )
+                pool.submit(search, full, name.removesuffix(ASHA), settings.budget, seed, Ladder(rungs, reduction))
                 for seed in range(settings.seeds)
             ]
             searches = [job.result() for job in jobs]
@@ -166,7 +167,7 @@ def load(settings: Settings) -> TableSpace:
         ("budget", settings.budget, 1),
         ("seeds", settings.seeds, 1),
         ("processes", settings.processes or 1, 1),
-        ("reduction", settings.reduction, 2),
+        ("reduction", settings.reduction or 2, 2),
     ):
         if value < least:
             raise ValueError(f"{name}={value} is not allowed; allowed: {least} or more")
@@ -182,7 +183,7 @@ def load(settings: Settings) -> TableSpace:
     levels = [numbers(table, "fidelity", each) for each in settings.fidelity] + [numbers(table, kind, full)]
     if kind == "accuracy":
         levels = [1 - each / (100 if np.nanmax(levels[-1]) > 1 else 1) for each in levels]
-    epochs_of(settings)
+    reduction_of(settings)
     return make_space(table, settings.choices, levels, numbers(table, "cost", settings.cost), settings.same)
 
 
@@ -201,6 +202,24 @@ def epochs_of(settings: Settings) -> tuple[int, ...]:
             f"epochs={list(epochs)} is not allowed; allowed: rising numbers, one for each of fidelity and a full one"
         )
     return epochs
+
+
+def reduction_of(settings: Settings) -> float:
+    """Of how many that have the same fidelity one goes on.
+
+    Raises:
+        ValueError: as `epochs_of`; or the first fidelity alone takes more epochs than are allowed.
+    """
+    *short, full = epochs_of(settings)
+    if settings.reduction or not short:
+        return settings.reduction or 1.0
+    if short[0] >= THRIFT * full:
+        raise ValueError(f"epochs={[*short, full]}: the first is over {THRIFT:.0%} of a full training; give reduction")
+
+    def excess(reduction: float) -> float:
+        return sum(each / reduction**rung for rung, each in enumerate((*short, full))) - THRIFT * full
+
+    return float(brentq(excess, 1.0, len(short) * full / (THRIFT * full - short[0])))  # pyright: ignore[reportArgumentType]
 
 
 def main() -> int:

@@ -256,6 +256,17 @@ def test_what_is_more_work_to_train_than_others_of_its_cost_has_a_higher_price()
     assert (Learner(0).believe([replace(each, train_macs=0.0) for each in judged], [], [], them).price == 1).all()
 
 
+def test_doubt_widens_what_is_believed_and_leaves_its_middle():
+    them = [Candidate({"depth": depth}, str(depth), {"cost": 1.0 + depth}) for depth in range(12)]
+    judged = [Judged(each, 0.5 * 0.8**place) for place, each in enumerate(them[:9])]
+    sure, doubting = (Learner(0).believe(judged, [], [], them[9:], doubt) for doubt in (1.0, 3.0))
+    middle, half = len(POINTS) // 2, len(POINTS)  # of the process, which comes first
+    assert np.allclose(sure.errors[:, middle], doubting.errors[:, middle])
+    widths = [np.ptp(np.log(each.errors[:, middle - 10 : middle]), axis=1) for each in (sure, doubting)]
+    assert (widths[1] > 2 * widths[0]).all()
+    assert sure.errors.shape[1] == 2 * half
+
+
 # Encoding
 
 
@@ -316,6 +327,18 @@ def test_errors_of_shorter_trainings_have_a_scale_of_their_own_and_tell_that_of_
     assert np.allclose(scale.errors(target[best]), full, rtol=0.05)
     alone, of_full = scales([1.0] * 10, list(full), [who[i] for i in best])
     assert alone == ErrorScale.of(full) and np.allclose(of_full, alone.scaled(full))
+
+
+def test_a_shorter_training_tells_of_a_full_one_before_any_pair_is_known():
+    rng = np.random.default_rng(1)
+    them = [
+        Candidate({str(place): int(rng.integers(3)) for place in range(6)}, str(i), {"cost": 1.0 + i % 5})
+        for i in range(40)
+    ]
+    errors = np.exp(rng.normal(-1, 0.5, 40))  # of which choices tell nothing
+    judged = [Judged(each, float(error), 0.0, 0.06) for each, error in zip(them, errors, strict=True)]
+    told = Learner(0).believe(judged, [], them, them).expected
+    assert np.polyfit(np.log(errors), np.log(told), 1)[0] > 0.6
 
 
 def test_what_was_judged_in_part_is_learned_from(space):

@@ -2,7 +2,8 @@
 
 A proposal is the candidate that is expected to add most to the hypervolume of the front, given its known costs and what
 is believed of its error, for the work of its training beyond what is usual at its costs. Trials that still run
-count as if they had ended as expected. The first proposals are spread over the costs.
+count as if they had ended as expected. The first proposals are spread over the costs; of the others every second one
+doubts its beliefs, since a model that was fitted to what a search has tried is too sure of what it has not.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ FIRST = (1 / 2, 1 / 4, 3 / 4, 1 / 8, 7 / 8, 3 / 8, 0, 1)
 MEASURED = ("latency_ms",)  # costs that are predicted, then measured; members have "macs" as well then
 NEAR = 0.03  # share of the candidates that are near enough to such a place
 MOST_JUDGED = 800  # that are learned from
+DOUBTS = (1.0, 3.0)  # by what beliefs' deviations are multiplied, in turn: what was never tried is believed too firmly
 BLAS_THREADS = 1  # on matrices of a few hundred rows several wait for one another
 INTERVAL = (0.05, 0.5, 0.95)  # quantiles of what is believed, told to people
 WHY = "why"  # attribute of an Optuna trial: why it was proposed, in one line
@@ -124,7 +126,8 @@ class ExactCostSampler(optuna.samplers.BaseSampler):
     def _best(self, candidates: list[Candidate], front: list[Judged], history: History) -> Proposal:
         """The candidate of the highest expected improvement for its price."""
         seen = self._instructive([*history.elsewhere, *history.partly, *history.judged])
-        beliefs = self._learner.believe(seen, history.running, history.partial, candidates)
+        doubt = DOUBTS[len(history.taken) % len(DOUBTS)]
+        beliefs = self._learner.believe(seen, history.running, history.partial, candidates, doubt)
         target = self._target(front, history, beliefs.expected)
         gain = expected_improvement(self._costs_of(candidates), beliefs.errors, beliefs.weights, target)
         order = np.argsort(-gain / beliefs.price, kind="stable")

@@ -78,6 +78,7 @@ class Learner:
         running: Sequence[Candidate],
         partial: Sequence[Candidate],
         candidates: Sequence[Candidate],
+        doubt: float = 1.0,
     ) -> Beliefs:
         """What is believed of candidates after what was judged; what still runs counts as if it had ended as expected.
 
@@ -86,6 +87,7 @@ class Learner:
             running: without results.
             partial: those of `judged` that were not trained in full.
             candidates: what might be proposed.
+            doubt: by what deviations are multiplied.
         """
         encoding = Encoding([*(each.candidate for each in judged), *running, *partial, *candidates])
         shares = [each.share for each in judged]
@@ -104,7 +106,7 @@ class Learner:
         models = (process, fit_forest(seen.values, target, self._seed))
         weights = _weights(models, target, len(judged))
         told = [model.predict(rows) for model in models]
-        errors = [scale.errors(each.mean[:, None] + each.deviation[:, None] * POINTS) for each in told]
+        errors = [scale.errors(each.mean[:, None] + doubt * each.deviation[:, None] * POINTS) for each in told]
         return Beliefs(np.hstack(errors), np.kron(weights, DENSITY), scale.errors(expected), price)
 
     def _process(self, seen: Columns, target: Array) -> GaussianProcess:
@@ -196,11 +198,15 @@ def scales(shares: Sequence[float], errors: Sequence[float], who: Sequence[str])
 
 
 def _with_share(columns: Columns, shares: Sequence[float], seen: Sequence[float]) -> Columns:
-    """Rows with the logarithm of the share of a full training as one column more, unless only full ones were seen."""
+    """Rows with how much of a full training it was as one column more, unless only full ones were seen.
+
+    From -1 for the shortest training seen to 0 for a full one, in logarithms: about as far apart as two options of a
+    choice, so that before any pair is known the two are believed to agree well. Not linear: scales are matched already.
+    """
     if min(seen) == 1:
         return columns
-    values = np.column_stack([columns.values, np.log(shares)])
-    return Columns(values, np.append(columns.groups, columns.groups.max() + 1), np.append(columns.linear, True))
+    values = np.column_stack([columns.values, np.log(shares) / -np.log(min(seen))])
+    return Columns(values, np.append(columns.groups, columns.groups.max() + 1), np.append(columns.linear, False))
 
 
 def _weights(models: Sequence[Model], target: Array, judged: int) -> Array:

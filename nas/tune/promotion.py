@@ -40,7 +40,7 @@ class Ladder:
         rungs: epochs of each, rising.
     """
 
-    def __init__(self, rungs: Sequence[int], reduction: int) -> None:
+    def __init__(self, rungs: Sequence[int], reduction: float) -> None:
         """A ladder that nobody has climbed.
 
         Args:
@@ -69,7 +69,7 @@ class Ladder:
     def promoted(self, waiting: Container[int]) -> int | None:
         """One of those that wait at some rung and may go on now, from the highest rung on; it is noted as gone on."""
         for rung in reversed(range(len(self.rungs) - 1)):
-            if len(self._gone_on[rung]) >= len(self._points[rung]) // self._reduction:
+            if len(self._gone_on[rung]) >= int(len(self._points[rung]) / self._reduction):
                 continue  # the best of today would else push as many out as the best of yesterday let in
             for trial in self._best(rung):
                 if trial in waiting and trial not in self._gone_on[rung] and self._may_reach_the_front(rung, trial):
@@ -80,7 +80,7 @@ class Ladder:
     def _best(self, rung: int) -> list[int]:
         """The trials of a rung that go on, best first."""
         there = self._points[rung]
-        share = len(there) // self._reduction
+        share = int(len(there) / self._reduction)
         if not share:
             return []
         order = np.argsort(_order(np.array(list(there.values()))), kind="stable")
