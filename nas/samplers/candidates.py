@@ -64,6 +64,8 @@ class CandidatePool:
         self._space, self._constraints = space, constraints
         self._random = random.Random(seed)
         self._waiting: dict[str, Candidate] = {}
+        self._rounds = ROUNDS
+        self._nearest: Sequence[Mapping[str, Value]] = ()  # to the limits, where none was found that keeps them
 
     def renewed(self, parents: Sequence[Mapping[str, Value]], taken: Container[str]) -> list[Candidate]:
         """The candidates for a proposal, none of them in `taken`.
@@ -74,7 +76,8 @@ class CandidatePool:
         """
         waiting = self._space.repriced([each for name, each in self._waiting.items() if name not in taken])
         found = {each.identity: each for each in waiting if not self._excess(each)}
-        for _ in range(ROUNDS):
+        parents = self._nearest or parents
+        for _ in range(self._rounds):
             made = [each for each in self._space.candidates(self._ways(parents)) if each is not None]
             fresh = [each for each in made if each.identity not in taken]
             found |= {each.identity: each for each in fresh if not self._excess(each)}
@@ -82,6 +85,8 @@ class CandidatePool:
                 break
             parents = [each.choices for each in sorted(fresh, key=self._excess)[:LEAST_BROKEN]]
         self._waiting = found
+        # What was looked for in vain is not looked for at such length again; the search for it goes on where it was.
+        self._rounds, self._nearest = (ROUNDS, ()) if found else (1, parents)
         return list(found.values())
 
     def keep(self, best_first: Sequence[Candidate]) -> None:
