@@ -96,9 +96,9 @@ def test_failures_at_a_rung_are_failures(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_search_goes_on_from_its_rungs(tmp_path, monkeypatch):
-    from nas.tune import inline
+    from nas.tune import judging
 
-    judge, events = inline.judge, []
+    judge, events = judging.judge, []
 
     def interrupted(*args):
         for event in judge(*args):
@@ -107,7 +107,7 @@ def test_an_interrupted_search_goes_on_from_its_rungs(tmp_path, monkeypatch):
             if len(events) == 14:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(inline, "judge", interrupted)
+    monkeypatch.setattr(judging, "judge", interrupted)
     first = small_search(tmp_path, run="it", budget=8, objectives=["error", "macs"], **RUNGS)
     assert first.reason == "interrupted"
     waiting = set(of_kind(first, "rung")) - set(of_kind(first, "ended"))
@@ -151,9 +151,9 @@ def test_bad_settings_are_refused(tmp_path, settings, message):
 
 
 def test_a_trial_that_was_trained_in_full_but_not_written_down_is_trained_again(tmp_path, monkeypatch):
-    from nas.tune import inline
+    from nas.tune import judging
 
-    judge = inline.judge
+    judge = judging.judge
 
     def interrupted(*args):
         for event in judge(*args):
@@ -161,7 +161,7 @@ def test_a_trial_that_was_trained_in_full_but_not_written_down_is_trained_again(
             if event.kind == "rung" and event.epochs == 4:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(inline, "judge", interrupted)
+    monkeypatch.setattr(judging, "judge", interrupted)
     same = {"run": "it", "budget": 6, "objectives": ["error", "macs"], **RUNGS}
     first = small_search(tmp_path, **same)
     (lost,) = {t for t, rungs in of_kind(first, "rung").items() if rungs[-1]["epochs"] == 4}
@@ -172,9 +172,9 @@ def test_a_trial_that_was_trained_in_full_but_not_written_down_is_trained_again(
 
 
 def test_a_rung_that_is_reached_again_after_a_loss_is_no_reason_to_wait(tmp_path, monkeypatch):
-    from nas.tune import inline
+    from nas.tune import judging
 
-    judge, repeated = inline.judge, []
+    judge, repeated = judging.judge, []
 
     def restarted(*args):
         rung = None
@@ -185,7 +185,7 @@ def test_a_rung_that_is_reached_again_after_a_loss_is_no_reason_to_wait(tmp_path
             rung = event if event.kind == "rung" else rung
             yield event
 
-    monkeypatch.setattr(inline, "judge", restarted)
+    monkeypatch.setattr(judging, "judge", restarted)
     run = small_search(tmp_path, budget=10, objectives=["error", "macs"], **RUNGS)
     states = run.trials.set_index("trial")["state"]
     assert repeated and set(states[repeated]) == {"completed"}

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 
-from nas.architecture import architecture_from_dict
-from nas.deploy import keep_deployed
-from nas.pipeline import judge
 from nas.store import RunStore
 from nas.training.allocator import keep_freed_memory
-from nas.training.checkpoint import Checkpoint
+from nas.tune.judging import Judge, make_worker, trained
 from nas.tune.plan import Plan
 from nas.tune.search_state import SearchState
 
 
-def run_inline(plan: Plan, state: SearchState, store: RunStore) -> None:
+def run_inline(plan: Plan, state: SearchState, store: RunStore, judge: Judge = trained) -> None:
     """Runs trials until the search is over; Ctrl-C or the time budget leave the trial in flight unjudged."""
     before = torch.get_num_threads()
     torch.set_num_threads(plan.threads)
     keep_freed_memory()
-    job = plan.job.on_device()
-    meter = job.meter()
+    worker = make_worker(plan.job, None, store)
     try:
         while (assignment := state.next_trial()) is not None:
-            trial, arch = assignment.trial, architecture_from_dict(assignment.architecture)
-            keep = partial(keep_deployed, file=store.weights_file(trial))
-            checkpoint = Checkpoint(store.checkpoint_file(trial))
-            events = judge(trial, arch, job, assignment.known, keep, meter, checkpoint, assignment.rungs)
+            events = judge(assignment, worker)
             for event in events:
                 state.record(event)
-                if state.time_is_up or not state.works_on(trial):
+                if state.time_is_up or not state.works_on(assignment.trial):
                     events.close()
                     break
     except KeyboardInterrupt:

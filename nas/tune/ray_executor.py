@@ -25,6 +25,7 @@ from nas.latency.measurement import LatencyMeasurement
 from nas.latency.meter import MeasuringNode
 from nas.plugins import import_path
 from nas.store import RunStore
+from nas.tune.judging import Judge, trained
 from nas.tune.plan import Plan
 from nas.tune.search_state import SearchState
 from nas.tune.searcher import EventCallback, RungScheduler, StateSearcher
@@ -185,7 +186,9 @@ def _folder(config: dict[str, Any], first: int) -> str:
     return f"trial{config['trial']}" + ("" if epochs == first else f"_{epochs}_epochs")
 
 
-def run_with_ray(node: MeasuringNode | None, plan: Plan, state: SearchState, store: RunStore) -> None:
+def run_with_ray(
+    node: MeasuringNode | None, plan: Plan, state: SearchState, store: RunStore, judge: Judge = trained
+) -> None:
     """Runs trials until the search is over; Ctrl-C or the time budget leave those in flight unjudged.
 
     Args:
@@ -193,12 +196,14 @@ def run_with_ray(node: MeasuringNode | None, plan: Plan, state: SearchState, sto
         plan: what is searched.
         state: hands out trials and takes in their events.
         store: the run.
+        judge: what a worker does with a trial.
     """
     slots, first = concurrency(plan), plan.ladder().rungs[0]
     # All workers are started at once; one by one, the first would take every short trial and the rest never start.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     trainable = tune.with_parameters(
         ArchitectureTrainable,
+        judge=judge,
         job=plan.job,
         run_dir=str(store.path),
         threads=plan.threads,

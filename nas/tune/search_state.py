@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
-from nas.pipeline import Known
 from nas.results import front_of
 from nas.store import RunStore
 from nas.training.checkpoint import Checkpoint
@@ -25,30 +24,12 @@ from nas.trial import (
     unfinished,
 )
 from nas.tune.beforehand import published_members
+from nas.tune.judging import Assignment
 from nas.tune.plan import Plan
 from nas.tune.pricing import PricedArchitectures
 from nas.tune.study import Study, Suggestion, as_proposal
 
 INFEASIBLE_PER_TRAINED = 20  # infeasible trials allowed for each trial of the budget
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """A trial to run, or to go on with: what a worker needs to know of it.
-
-    Attributes:
-        trial: its number.
-        architecture: as JSON-ready words.
-        arch_id: of the architecture.
-        known: what is known of its latency.
-        rungs: epochs of the trainings that are ahead of it.
-    """
-
-    trial: int
-    architecture: dict[str, Any]
-    arch_id: str
-    known: Known
-    rungs: tuple[int, ...]
 
 
 class _Begun(NamedTuple):

@@ -5,29 +5,26 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Generator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
 
-from nas.architecture import architecture_from_json
-from nas.deploy import keep_deployed
 from nas.job import Job
 from nas.latency.meter import MeasuringNode
-from nas.pipeline import judge, known_from_dict
+from nas.pipeline import known_from_dict
 from nas.plugins import import_plugins
 from nas.store import RunStore
 from nas.training.allocator import keep_freed_memory
-from nas.training.checkpoint import Checkpoint
 from nas.trial import Ended, EpochEnded, Event, event_to_dict
+from nas.tune.judging import Assignment, Judge, make_worker
 
 REPORT_EVERY_S = 2.0
 
 
 class ArchitectureTrainable(tune.Trainable):
-    """Drives `pipeline.judge` and reports its events.
+    """Does what a judge does with trials, and reports its events.
 
     A class Trainable that can be reset: the next trial takes over the actor with its data, which costs
     0.2 s where a fresh process costs 5 s.
@@ -36,6 +33,7 @@ class ArchitectureTrainable(tune.Trainable):
     def setup(  # pyright: ignore[reportIncompatibleMethodOverride]  # Ray's with_parameters adds the rest
         self,
         config: dict[str, Any],
+        judge: Judge,
         job: Job,
         run_dir: str,
         threads: int,
@@ -51,9 +49,7 @@ class ArchitectureTrainable(tune.Trainable):
         if job.device == "cuda" and 0 < gpus < 1:
             # A trial that wants too much fails alone. A tenth is left to what CUDA itself takes in each process.
             torch.cuda.set_per_process_memory_fraction(0.9 * gpus)
-        self._job = job.on_device()
-        self._meter = self._job.meter(node)
-        self._store = RunStore(Path(run_dir))
+        self._judge, self._worker = judge, make_worker(job, node, RunStore(Path(run_dir)))
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -77,14 +73,11 @@ class ArchitectureTrainable(tune.Trainable):
         self._events.close()
 
     def _begin(self, config: dict[str, Any]) -> None:
-        trial = int(config["trial"])
-        self._events: Generator[Event, None, None] = judge(
-            trial,
-            architecture_from_json(config["architecture"]),
-            self._job,
+        assignment = Assignment(
+            int(config["trial"]),
+            json.loads(config["architecture"]),
+            config["arch_id"],
             known_from_dict(json.loads(config["known"])),
-            partial(keep_deployed, file=self._store.weights_file(trial)),
-            self._meter,
-            Checkpoint(self._store.checkpoint_file(trial)),
-            json.loads(config["rungs"]),
+            tuple(json.loads(config["rungs"])),
         )
+        self._events: Generator[Event, None, None] = self._judge(assignment, self._worker)
