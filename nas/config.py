@@ -84,6 +84,14 @@ class TrialsConfig:
     retries: int = key(
         1, "times that a trial whose worker was lost continues from its last checkpoint", low=0, high=1000
     )
+    per_call: int = key(
+        1,
+        "trials that a worker is given at a time; more than one pays where a trial takes less than some tenths of a "
+        "second, and all of them are proposed at once",
+        "trials",
+        low=1,
+        high=10_000,
+    )
     executor: str = key("ray", "ray, or inline: one by one in this process", options=("ray", "inline"))
 
 

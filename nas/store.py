@@ -124,11 +124,14 @@ class RunStore:
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{file} cannot be read: {first_line(error)}") from None
 
-    def append(self, event: Event) -> None:
-        """Adds an event with the time of day, and has it on disk before it returns."""
-        line = json.dumps({**event_to_dict(event), "time": round(time.time(), 3)})
+    def append(self, *events: Event) -> None:
+        """Adds events with the time of day, and has them on disk before it returns."""
+        now = round(time.time(), 3)
+        lines = [json.dumps({**event_to_dict(event), "time": now}) + "\n" for event in events]
+        if not lines:
+            return
         with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write("".join(lines))
             file.flush()
             os.fsync(file.fileno())
 

@@ -219,15 +219,16 @@ def test_the_command_trains_on_cuda(tmp_path):
 
 @pytest.mark.parametrize(("gpus", "wanted"), [(0.25, [0.25]), (1.0, [])])
 def test_a_worker_keeps_to_its_share_of_the_memory(tmp_path, monkeypatch, gpus, wanted):
+    from nas.pipeline import Known
+    from nas.tune.judging import Assignment, trained
     from nas.tune.trainable import ArchitectureTrainable
 
     shares = []
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
-    known = json.dumps({"remembered": None, "predicted": None})
+    assignment = Assignment(0, TINY.to_dict(), TINY.arch_id, Known(), (1,))
     worker = ArchitectureTrainable.__new__(ArchitectureTrainable)
     job = dataclasses.replace(stripe_job(stripe_data(32)), device="cuda")
-    trial = {"trial": 0, "architecture": TINY.to_json(), "known": known}
-    worker.setup(trial, job, str(tmp_path), 1, gpus, None, [], [])
+    worker.setup({"assignments": (assignment,)}, trained, job, str(tmp_path), 1, gpus, None, [], [])
     worker.cleanup()
     assert shares == wanted
 

@@ -59,23 +59,24 @@ def test_infeasible_and_exhausted_through_ray(cluster, tmp_path):
 
 def kill_workers(monkeypatch, times, when):
     """Kills the workers of trials as they report that they train, `times` times, once `when(trial)` holds."""
-    from nas.tune.searcher import EventCallback
+    from nas.tune.searcher import StateScheduler
 
-    passed_on, killed = EventCallback.on_trial_result, []
+    passed_on, killed = StateScheduler.on_trial_result, []
 
     def kill_once_true(process, number):
         while not when(number):
             time.sleep(0.005)
         os.kill(process, signal.SIGKILL)
 
-    def kill(self, iteration, trials, trial, result, **info):
-        passed_on(self, iteration, trials, trial, result, **info)
-        if len(killed) < times and result.get("event", {}).get("event") == "started":
-            number = result["event"]["trial"]
-            killed.append(number)
-            threading.Thread(target=kill_once_true, args=(result["pid"], number)).start()
+    def kill(self, tune_controller, trial, result):
+        decision = passed_on(self, tune_controller, trial, result)
+        for event in result["events"]:
+            if len(killed) < times and event.kind == "started":
+                killed.append(event.trial)
+                threading.Thread(target=kill_once_true, args=(result["pid"], event.trial)).start()
+        return decision
 
-    monkeypatch.setattr(EventCallback, "on_trial_result", kill)
+    monkeypatch.setattr(StateScheduler, "on_trial_result", kill)
     return killed
 
 

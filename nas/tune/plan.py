@@ -42,6 +42,7 @@ MAY_CHANGE = (
     "trials.concurrent",
     "trials.timeout",
     "trials.retries",
+    "trials.per_call",
     "data.workers",
     "latency.calibration",
 )
@@ -104,6 +105,7 @@ def make_plan(settings: Mapping[str, Any]) -> Plan:
     timeout_s = seconds("trials.timeout", config.trials.timeout)
     get_objectives(config.objectives)
     check_sampler(config.sampler, config.objectives)
+    _check_calls(config)
     name = config.run or time.strftime("%Y-%m-%d_%H-%M-%S")
     if not config.resume:
         check_new(Path(config.runs_dir), name)
@@ -120,6 +122,16 @@ def make_plan(settings: Mapping[str, Any]) -> Plan:
     gpus = config.trials.gpus if config.trials.gpus is not None else float(job.device == "cuda")
     threads = max(1, int(config.trials.cpus))
     return Plan(config, store, name, space, job, threads, gpus, time_budget_s, earlier_trials(config, space, job))
+
+
+def _check_calls(config: SearchConfig) -> None:
+    """Holds that no trial of a call can be taken off at a rung, which would take off those after it as well.
+
+    Raises:
+        ValueError: one can.
+    """
+    if config.scheduler == "mo_asha" and config.trials.per_call > 1:
+        raise ValueError(f"trials.per_call={config.trials.per_call} is not allowed with scheduler=mo_asha; allowed: 1")
 
 
 def _begun(settings: Mapping[str, Any]) -> SearchConfig:

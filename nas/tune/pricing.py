@@ -77,9 +77,10 @@ class PricedArchitectures:
             self._timed.append((macs, reading.median_ms))
 
     def known(self, arch: Architecture) -> Known:
-        """What is known of an architecture's latency."""
+        """What is known of an architecture's latency; it is predicted only where a limit may make that worth it."""
         remembered = self._memory.get(arch.deploy_id)
-        return Known(remembered, None if remembered else self._forecast.predict([arch])[0])
+        predicted = not remembered and self._job.constraints
+        return Known(remembered, self._forecast.predict([arch])[0] if predicted else None)
 
     def _member(self, choose: Choose) -> _Member | None:
         choices: dict[str, Value] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 import ray
 from ray import tune
 from ray.exceptions import RayError, RayTaskError
+from ray.tune.experiment import Trial
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from nas.config import LatencyConfig, SearchConfig, first_line
@@ -28,7 +28,7 @@ from nas.store import RunStore
 from nas.tune.judging import Judge, trained
 from nas.tune.plan import Plan
 from nas.tune.search_state import SearchState
-from nas.tune.searcher import EventCallback, RungScheduler, StateSearcher
+from nas.tune.searcher import LossCallback, StateScheduler, StateSearcher
 from nas.tune.trainable import ArchitectureTrainable
 
 Result = TypeVar("Result")
@@ -180,10 +180,10 @@ def _act(act: Callable[[], Any]) -> Any:
     return act()
 
 
-def _folder(config: dict[str, Any], first: int) -> str:
-    """The folder of a trial; where it goes on from a rung, another one."""
-    epochs = json.loads(config["rungs"])[0]
-    return f"trial{config['trial']}" + ("" if epochs == first else f"_{epochs}_epochs")
+def _name(call: Trial) -> str:
+    """What a call of trials is named after, in Ray and in the run's folder: its first one, and the rung ahead of it."""
+    first = call.config["assignments"][0]
+    return f"trial{first.trial}_{first.rungs[0]}_epochs"
 
 
 def run_with_ray(
@@ -198,7 +198,7 @@ def run_with_ray(
         store: the run.
         judge: what a worker does with a trial.
     """
-    slots, first = concurrency(plan), plan.ladder().rungs[0]
+    slots = concurrency(plan)
     # All workers are started at once; one by one, the first would take every short trial and the rest never start.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     trainable = tune.with_parameters(
@@ -216,18 +216,18 @@ def run_with_ray(
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=StateSearcher(state, slots),
-            scheduler=RungScheduler(state),
+            search_alg=StateSearcher(state, slots, plan.config.trials.per_call),
+            scheduler=StateScheduler(state),
             num_samples=-1,
             reuse_actors=True,
             time_budget_s=state.seconds_left,
-            trial_name_creator=lambda trial: f"trial{trial.config['trial']}_{trial.config['arch_id']}",
-            trial_dirname_creator=lambda trial: _folder(trial.config, first),
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
         ),
         run_config=tune.RunConfig(
             name="ray",
             storage_path=str(store.path),
-            callbacks=[EventCallback(state)],
+            callbacks=[LossCallback(state)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             # A trial whose worker is lost begins again, from its own last checkpoint (`nas.training.checkpoint`).
             failure_config=tune.FailureConfig(max_failures=plan.config.trials.retries),

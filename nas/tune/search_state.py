@@ -105,26 +105,13 @@ class SearchState:
             return self._end("budget")
         return self._propose()
 
-    def record(self, event: Event) -> None:
-        """Writes an event down and draws the conclusions."""
-        if isinstance(event, EpochEnded):
+    def record(self, *events: Event) -> None:
+        """Writes events down, all at once, and draws the conclusions of each."""
+        self._store.append(*(each for each in events if not isinstance(each, EpochEnded)))
+        for event in events:
+            if not isinstance(event, EpochEnded):
+                self._conclude(event)
             self._watch(event, self)
-            return
-        self._store.append(event)
-        begun = self._live[event.trial]
-        begun.events.append(event)
-        if isinstance(event, Priced):
-            self._prices.learn(begun.suggestion.architecture, event.macs, event.latency)
-        elif isinstance(event, Rung):
-            self._reach(begun, event)
-        elif isinstance(event, Ended):
-            self._epochs += event.epochs if event.state is TrialState.FAILED else 0
-            (record,) = records_of(begun.events)
-            del self._live[event.trial]
-            Checkpoint(self._store.checkpoint_file(event.trial)).discard()
-            self._take_in(record)
-            self._study.tell(begun.suggestion, record)
-        self._watch(event, self)
 
     def fail(self, trial: int, reason: str) -> None:
         """Ends a trial whose worker was lost, unless it has ended."""
@@ -141,6 +128,21 @@ class SearchState:
                 Ended(trial, TrialState.STOPPED, reason, last.accuracy, last.epochs, last.train_s, last.waited_s)
             )
         self._waiting.clear()
+
+    def _conclude(self, event: Event) -> None:
+        begun = self._live[event.trial]
+        begun.events.append(event)
+        if isinstance(event, Priced):
+            self._prices.learn(begun.suggestion.architecture, event.macs, event.latency)
+        elif isinstance(event, Rung):
+            self._reach(begun, event)
+        elif isinstance(event, Ended):
+            self._epochs += event.epochs if event.state is TrialState.FAILED else 0
+            (record,) = records_of(begun.events)
+            del self._live[event.trial]
+            Checkpoint(self._store.checkpoint_file(event.trial)).discard()
+            self._take_in(record)
+            self._study.tell(begun.suggestion, record)
 
     def _enough(self) -> str | None:
         """Why no more work is handed out, if so."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +10,41 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from nas.trial import EpochEnded, Rung, event_from_dict
 from nas.tune.search_state import SearchState
-
-EVENT = "event/"  # what Ray flattens the keys of an event to
 
 
 class StateSearcher(Searcher):
-    """Hands out the state's trials to Ray Tune, at most `concurrent` at a time.
+    """Hands out the state's trials to Ray Tune: `concurrent` calls at a time, of at most `per_call` trials each.
 
-    Not Ray's own OptunaSearch: that one tells stopped trials as complete, leaves failed ones running and hides
-    constraints from the sampler.
+    What is a trial to Ray is a call here: some trials that one worker judges one after another. Not Ray's own
+    OptunaSearch: that one tells stopped trials as complete, leaves failed ones running and hides constraints from the
+    sampler.
     """
 
-    def __init__(self, state: SearchState, concurrent: int) -> None:
+    def __init__(self, state: SearchState, concurrent: int, per_call: int) -> None:
         super().__init__()
-        self._state, self._concurrent = state, concurrent
+        self._state, self._concurrent, self._per_call = state, concurrent, per_call
+        self._calls: set[str] = set()
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's config, None to be asked again later, or that the search is over."""
-        if self._state.live >= self._concurrent:
+        """The next call's config, None to be asked again later, or that the search is over."""
+        if len(self._calls) >= self._concurrent:
             return None
-        assignment = self._state.next_trial()
-        if assignment is None:
-            return Searcher.FINISHED if self._state.over else None
-        return {
-            "trial": assignment.trial,
-            "arch_id": assignment.arch_id,
-            "architecture": json.dumps(assignment.architecture),
-            "known": json.dumps(dataclasses.asdict(assignment.known)),
-            "rungs": json.dumps(assignment.rungs),
-        }
+        assignments = []
+        while len(assignments) < self._per_call and (assignment := self._state.next_trial()) is not None:
+            assignments.append(assignment)
+        if assignments:
+            self._calls.add(trial_id)
+            return {"assignments": tuple(assignments)}
+        return Searcher.FINISHED if self._state.over else None
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles what it is given, and this run is never restored from Ray's pickles."""
         return {}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: `EventCallback` has it from the events."""
+        """Makes room for another call; what became of its trials, `StateScheduler` has from their events."""
+        self._calls.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the run's own events are the truth, not Ray's state."""
@@ -58,11 +53,11 @@ class StateSearcher(Searcher):
         """Nothing, as `save`."""
 
 
-class RungScheduler(FIFOScheduler):
-    """Lets a trial go on from a rung, or takes it off, as the state decides.
+class StateScheduler(FIFOScheduler):
+    """Takes in the events that workers report, and ends a call when the state has no more use for it.
 
-    One that is taken off and promoted later comes back as another trial of Ray's, since its next training begins anew:
-    in the meantime its process serves others.
+    A trial that is taken off at a rung and promoted later comes back in another call, since its next training begins
+    anew: in the meantime its process serves others.
     """
 
     def __init__(self, state: SearchState) -> None:
@@ -74,16 +69,20 @@ class RungScheduler(FIFOScheduler):
         return {}
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Records a rung, and returns whether to go on; `result` is flat."""
-        words = {name.removeprefix(EVENT): value for name, value in result.items() if name.startswith(EVENT)}
-        if words.get("event") != Rung.kind:
-            return TrialScheduler.CONTINUE
-        self._state.record(event_from_dict(words))
-        return TrialScheduler.CONTINUE if self._state.works_on(trial.config["trial"]) else TrialScheduler.STOP
+        """Records the events of a result, and returns whether the call goes on."""
+        self._state.record(*result["events"])
+        # If its worker is lost, Ray begins the call anew with this config: what has ended is not judged again.
+        left = tuple(each for each in trial.config["assignments"] if self._state.works_on(each.trial))
+        trial.set_config({**trial.config, "assignments": left})
+        return TrialScheduler.CONTINUE if left else TrialScheduler.STOP
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """A call that waits for a worker; Ray's own looks for one among all that there ever were."""
+        return next((each for each in tune_controller.get_live_trials() if each.status == Trial.PENDING), None)
 
 
-class EventCallback(tune.Callback):
-    """Passes the events that trials report on to the state, but for rungs, which `RungScheduler` does."""
+class LossCallback(tune.Callback):
+    """Ends the trials of a call whose worker was lost once too often; schedulers are told of every loss."""
 
     def __init__(self, state: SearchState) -> None:
         self._state = state
@@ -92,19 +91,10 @@ class EventCallback(tune.Callback):
         """Nothing, as in `StateSearcher`."""
         return {}
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
-        """Records the event of a result."""
-        if "event" in result:
-            if result["event"]["event"] != Rung.kind:
-                self._state.record(event_from_dict(result["event"]))
-        elif "epochs" in result:
-            self._state.record(EpochEnded(trial.config["trial"], result["epochs"], result["loss"]))
-
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Ends a trial whose worker died."""
-        self._state.fail(trial.config["trial"], f"worker lost: {_last_words(trial)}"[:500])
+        """Records why."""
+        for assignment in trial.config["assignments"]:
+            self._state.fail(assignment.trial, f"worker lost: {_last_words(trial)}"[:500])
 
 
 def _last_words(trial: Trial) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,20 @@ from ray import tune
 
 from nas.job import Job
 from nas.latency.meter import MeasuringNode
-from nas.pipeline import known_from_dict
 from nas.plugins import import_plugins
 from nas.store import RunStore
 from nas.training.allocator import keep_freed_memory
-from nas.trial import Ended, EpochEnded, Event, event_to_dict
-from nas.tune.judging import Assignment, Judge, make_worker
+from nas.trial import EpochEnded, Event, Rung, Started
+from nas.tune.judging import Assignment, Judge, Worker, make_worker
 
-REPORT_EVERY_S = 2.0
+REPORT_EVERY_S = 2.0  # while epoch follows on epoch
+HELD_S = 0.25  # for which an event may wait for others, to be reported with them
 
 
 class ArchitectureTrainable(tune.Trainable):
-    """Does what a judge does with trials, and reports its events.
+    """Does what a judge does with the trials of a call, and reports the events.
 
-    A class Trainable that can be reset: the next trial takes over the actor with its data, which costs
+    A class Trainable that can be reset: the next call takes over the actor with its data, which costs
     0.2 s where a fresh process costs 5 s.
     """
 
@@ -42,7 +41,7 @@ class ArchitectureTrainable(tune.Trainable):
         plugins: list[str],
         import_path: list[str],
     ) -> None:
-        """Called once an actor: keeps the data where it is trained on, then begins the first trial."""
+        """Called once an actor: keeps the data where it is trained on, then begins the first call."""
         import_plugins(plugins, import_path)
         torch.set_num_threads(threads)
         keep_freed_memory()
@@ -53,31 +52,52 @@ class ArchitectureTrainable(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begins the next trial in the same process."""
+        """Begins the next call in the same process."""
         self._events.close()  # of one that was left at a rung
         self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """The next event that is to be stored; while an epoch follows on another, a sign of life."""
-        since = time.monotonic()
-        event: Event = next(self._events)
-        while isinstance(event, EpochEnded) and time.monotonic() - since < REPORT_EVERY_S:
-            event = next(self._events)
-        if isinstance(event, EpochEnded):
-            return {"epochs": event.epochs, "loss": event.loss, "done": False}
-        return {"event": event_to_dict(event), "done": isinstance(event, Ended)}
+        """The next events; the driver says when there is no need of more."""
+        return {"events": together(self._events, self._is_last), "done": False}
 
     def cleanup(self) -> None:
-        """Ends the trial's generator."""
+        """Ends the trials' generator."""
         self._events.close()
 
     def _begin(self, config: dict[str, Any]) -> None:
-        assignment = Assignment(
-            int(config["trial"]),
-            json.loads(config["architecture"]),
-            config["arch_id"],
-            known_from_dict(json.loads(config["known"])),
-            tuple(json.loads(config["rungs"])),
-        )
-        self._events: Generator[Event, None, None] = self._judge(assignment, self._worker)
+        assignments: Sequence[Assignment] = config["assignments"]
+        self.config = {}  # else Ray would send all of it back with every result
+        self._last_rungs = {each.trial: each.rungs[-1] for each in assignments}
+        self._events = one_after_another(assignments, self._judge, self._worker)
+
+    def _is_last(self, rung: Rung) -> bool:
+        return rung.epochs == self._last_rungs[rung.trial]
+
+
+def one_after_another(assignments: Iterable[Assignment], judge: Judge, worker: Worker) -> Generator[Event, None, None]:
+    """The events of some trials."""
+    for each in assignments:
+        yield from judge(each, worker)
+
+
+def together(
+    events: Iterable[Event], is_last: Callable[[Rung], bool], clock: Callable[[], float] = time.monotonic
+) -> list[Event]:
+    """The next events that are reported together, at least one.
+
+    Nothing that somebody waits for is held back: after a `Started` a training follows, and at a rung that is not the
+    last of a trial it is to be decided whether that goes on. Of epochs that follow on one another only now and then one
+    is reported, as a sign of life.
+    """
+    since, found = clock(), []
+    for event in events:
+        after_s = clock() - since
+        if isinstance(event, EpochEnded):
+            if after_s < REPORT_EVERY_S:
+                continue
+            return [*found, event]
+        found.append(event)
+        if isinstance(event, Started) or (isinstance(event, Rung) and not is_last(event)) or after_s > HELD_S:
+            return found
+    return found
