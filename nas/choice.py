@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -30,7 +31,8 @@ class Choice:
 
     def name(self, stage: str, block: int) -> str:
         """The parameter's name in a trial; dots, since Ray's flattening owns the slash."""
-        return f"{stage}.block{block + 1}.{self.key}" if self.per_block else f"{stage}.{self.key}"
+        name = f"{stage}.block{block + 1}.{self.key}" if self.per_block else f"{stage}.{self.key}"
+        return sys.intern(name)  # all proposals of a search are kept, and their choices have the same names
 
     def under(self, shared: Mapping[str, Value]) -> Choice | None:
         """What stands under these values of shared choices; None where no case does, or what decides is not there."""

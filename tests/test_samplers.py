@@ -17,7 +17,7 @@ from nas.samplers.encoding import Encoding, logarithms
 from nas.samplers.exact_cost import WHY
 from nas.samplers.forest import fit_forest
 from nas.samplers.gaussian_process import Columns, Normal, fit_process
-from nas.samplers.history import RUNGS, Judged
+from nas.samplers.history import RUNGS, HistoryReader, Judged
 from nas.samplers.improvement import Front, expected_improvement, staircase
 from nas.samplers.surrogate import DENSITY, POINTS, ErrorScale, Learner, scales
 from tests.tables import made_up_table
@@ -391,3 +391,52 @@ def test_a_limit_that_hardly_any_member_keeps_is_come_near_to(space):
     study = study_of(make_sampler("exact_cost", SearchTask(space, ["error", "cost"], (Constraint("cost", limit),), 3)))
     trial = study.ask()
     assert space.costs[space.suggest(trial)] <= limit
+
+
+class Rising:
+    """A space whose prices rise from one reading to the next."""
+
+    def __init__(self, space):
+        self._space, self.factor, self.replayed = space, 1.0, 0
+
+    def candidates(self, ways):
+        self.replayed += len(ways)
+        return [each and self._priced(each) for each in self._space.candidates(ways)]
+
+    def repriced(self, candidates):
+        return self._space.repriced([self._priced(each) for each in candidates])
+
+    def _priced(self, candidate):
+        row = self._space.rows[tuple(candidate.choices[name] for name in self._space.options)]
+        return replace(candidate, costs={"cost": float(self._space.costs[row]) * self.factor})
+
+
+def told(history):
+    """A history by value."""
+    judged, *others = ([_seen(each) for each in part] for part in history[:-1])
+    return judged, others, history.taken
+
+
+def _seen(each):
+    candidate = each.candidate if isinstance(each, Judged) else each
+    return candidate.identity, dict(candidate.costs), getattr(each, "error", None), getattr(each, "share", None)
+
+
+def test_a_reader_that_remembers_reads_what_a_new_one_reads(space):
+    study, dearer = study_of(optuna.samplers.RandomSampler(seed=0)), Rising(space)
+    remembers, fates = HistoryReader(dearer, ["error", "cost"]), np.random.default_rng(0)
+    open_trials = []
+    for number in range(40):
+        trial = study.ask()
+        dearer.factor = 1.0 + number
+        before = dearer.replayed
+        read = remembers.read(study, but=study.trials[-1])
+        assert dearer.replayed - before <= 1  # the one that was proposed last; what still runs is only priced anew
+        new = HistoryReader(dearer, ["error", "cost"]).read(study, but=study.trials[-1])
+        assert [told(read)[place] for place in (0, 2)] == [told(new)[place] for place in (0, 2)]
+        assert [_seen(each) for each in read.running] == [_seen(each) for each in new.running]
+        row = space.suggest(trial)
+        open_trials.append((trial, row))
+        if number % 3:
+            done, row = open_trials.pop(int(fates.integers(len(open_trials))))
+            study.tell(done, [space.errors[row], space.costs[row]])

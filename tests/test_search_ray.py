@@ -4,10 +4,12 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 
 import pytest
 from safetensors import SafetensorError, safe_open
 
+from nas.results import Run
 from tests.searching import events_of, journal_of, proposals_of, small_search
 
 
@@ -173,3 +175,32 @@ def test_what_the_measuring_node_cannot_do_is_refused_before_a_run_is_made(measu
     with pytest.raises(ValueError, match=r"^latency.threads=1024 is not allowed; allowed: 1 to \d+, the cores here$"):
         small_search(tmp_path, **RAY, **{"latency.threads": 1024, "ray.address": "auto"})
     assert not list(tmp_path.iterdir())
+
+
+def test_calls_of_several_trials_end_each_trial_once_though_a_worker_is_lost(cluster, tmp_path, monkeypatch):
+    from analysis import driver_contestants
+    from nas.tune.trainable import HELD_S
+
+    class Killed(driver_contestants.LookUp):
+        def __call__(self, assignment, worker):
+            with (tmp_path / "judged").open("a") as judged:
+                judged.write(f"{assignment.trial}\n")
+            lost = tmp_path / "lost"
+            if assignment.trial == 7 and not lost.exists():
+                lost.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            priced, ended = super().__call__(assignment, worker)
+            yield priced
+            time.sleep(2 * HELD_S if assignment.trial == 6 else 0)  # then it is reported before the next one begins
+            yield ended
+
+    monkeypatch.setattr(driver_contestants, "LookUp", Killed)
+    driver_contestants.ours("mobile", 33, tmp_path, per_call=5)
+    run = Run(tmp_path / "ours")
+    assert Counter(map(int, (tmp_path / "judged").read_text().split())) == Counter([*range(33), 7])
+    for kind in ("proposed", "ended"):
+        assert Counter(e["trial"] for e in events_of(run) if e["event"] == kind) == Counter(range(33))
+    assert set(run.trials["state"]) == {"completed"} and run.trials["arch_id"].is_unique
+    journal = journal_of(run).trials
+    assert len(journal) == 33 and all(trial.state.is_finished() for trial in journal)
+    assert len([path for path in (run.path / "ray").iterdir() if path.is_dir()]) == 7

@@ -63,7 +63,7 @@ class History(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class HistoryReader:
-    """Reads studies; remembers which member a trial's parameters make.
+    """Reads studies; remembers which member a trial's parameters make, as it was priced while the trial ran.
 
     Attributes:
         space: whose members are proposed.
@@ -77,8 +77,10 @@ class HistoryReader:
     def read(self, study: optuna.Study, but: FrozenTrial) -> History:
         """The trials of a study, one of them left out: the one that is to be proposed."""
         history = History([], [], [], [], [], set())
-        for trial in study.get_trials(deepcopy=False):
-            member = self._member(trial) if trial.number != but.number and trial.params else None
+        trials = [each for each in study.get_trials(deepcopy=False) if each.number != but.number and each.params]
+        self._meet(trials)
+        for trial in trials:
+            member = self._members[trial.number]
             if member is None:
                 continue
             if trial.user_attrs.get(ELSEWHERE):
@@ -98,10 +100,14 @@ class HistoryReader:
             history.partly.extend(Judged(member, error, macs, share) for share, error in rungs if share < 1)
         return history
 
-    def _member(self, trial: FrozenTrial) -> Candidate | None:
-        if trial.number not in self._members or trial.state is OptunaState.RUNNING:
-            self._members[trial.number] = _replayed(self.space, trial.params)
-        return self._members[trial.number]
+    def _meet(self, trials: Sequence[FrozenTrial]) -> None:
+        """Replays the choices of trials that are new, or were not all made, and prices those anew that still run."""
+        running = {each.number for each in trials if each.state is OptunaState.RUNNING}
+        known = {number: member for number in sorted(running) if (member := self._members.get(number))}
+        self._members.update(zip(known, self.space.repriced(list(known.values())), strict=True))
+        for trial in trials:
+            if trial.number not in self._members or (trial.number in running and trial.number not in known):
+                self._members[trial.number] = _replayed(self.space, trial.params)
 
 
 def _of_another_run(trial: FrozenTrial, member: Candidate, objectives: Sequence[str]) -> list[Judged]:

@@ -75,7 +75,8 @@ class ProgressView:
             self.say(f"{'':9}  trial {event.trial:<4}  at a rung   {reached}")
         if isinstance(event, Ended):
             self._epochs.pop(event.trial, None)
-            self._line(state.records[-1], state)
+            assert state.last is not None
+            self._line(state.last, state)
         doing = ", ".join(f"{trial}: epoch {epochs}" for trial, epochs in sorted(self._epochs.items()))
         self._bar.update(self._task, completed=state.trained, doing=doing)
 

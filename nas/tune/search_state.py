@@ -43,8 +43,9 @@ class SearchState:
     """Hands out trials and takes in their events, for whichever executor runs them.
 
     Attributes:
-        records: of the trials that have ended.
-        front: those of them that are on the front.
+        judged: trials that have ended.
+        last: the record of the latest of them.
+        front: of those that are on the front.
         trained: trials that count towards the budget.
         over: why no trial is handed out any more (`ENDINGS` in `nas.tune.progress`); None while the search goes on.
     """
@@ -62,9 +63,9 @@ class SearchState:
         self._constraints = plan.job.constraints
         self._ends_at = None if plan.time_budget_s is None else time.monotonic() + plan.time_budget_s
         self.over: str | None = None
-        self.records: list[TrialRecord] = []
+        self.last: TrialRecord | None = None
         self.front: list[TrialRecord] = []
-        self.trained = self._epochs = self._without_change = 0
+        self.judged = self.trained = self._epochs = self._without_change = 0
         self._live: dict[int, _Begun] = {}
         self._waiting: dict[int, _Begun] = {}  # at a rung
         self._to_repeat: list[Proposed] = []
@@ -154,7 +155,7 @@ class SearchState:
             return "budget_epochs"
         if patience and self._without_change >= patience:
             return "patience"
-        if len(self.records) - self.trained >= INFEASIBLE_PER_TRAINED * self._config.budget:
+        if self.judged - self.trained >= INFEASIBLE_PER_TRAINED * self._config.budget:
             return "infeasible"
         return None
 
@@ -182,7 +183,8 @@ class SearchState:
 
     def _take_in(self, record: TrialRecord) -> None:
         """Counts a trial that has ended."""
-        self.records.append(record)
+        self.last = record
+        self.judged += 1
         self.trained += record.state.trained
         if record.state.trained:
             names, before = self._config.objectives, self.front
@@ -237,8 +239,8 @@ class SearchState:
             self._take_in(record)
             if record.cost is not None:
                 self._prices.learn(record.architecture, record.cost.macs, record.cost.latency)
-        self._study.restore(self.records)
-        self._study.open_journal(self._store.path / "study.log", self._store.name, self.records)
+        self._study.restore(records)
+        self._study.open_journal(self._store.path / "study.log", self._store.name, records)
         for proposal in unfinished(events):
             if rungs_before(of_trial[proposal.trial], None) and self._ladder.ahead_of(proposal.trial):
                 begun = _Begun(self._study.suggest_again(proposal.choices), of_trial[proposal.trial])

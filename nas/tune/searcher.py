@@ -76,6 +76,12 @@ class StateScheduler(FIFOScheduler):
         trial.set_config({**trial.config, "assignments": left})
         return TrialScheduler.CONTINUE if left else TrialScheduler.STOP
 
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Lets go of what nobody will ask of a call that is over: Ray keeps every one of them until the run's end."""
+        trial.evaluated_params = {}
+        known = trial.run_metadata
+        known.last_result, known.metric_analysis, known.metric_n_steps = {"done": True}, {}, {}
+
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """A call that waits for a worker; Ray's own looks for one among all that there ever were."""
         return next((each for each in tune_controller.get_live_trials() if each.status == Trial.PENDING), None)

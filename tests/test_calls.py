@@ -1,0 +1,153 @@
+"""Calls of several trials, without Ray: what is reported together, what is handed out, what a lost worker leaves."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+import nas
+from nas.pipeline import Known
+from nas.reading import Reading
+from nas.trial import Ended, EpochEnded, Priced, Rung, Started, TrialState
+from nas.tune.judging import Assignment
+from nas.tune.searcher import LossCallback, StateScheduler, StateSearcher
+from nas.tune.trainable import HELD_S, REPORT_EVERY_S, one_after_another, together
+
+LAST = 4  # epochs of a full training
+
+
+def priced(trial):
+    return Priced(trial, 1, 1, Reading(1.0, 0.0, 1.0, 1.0))
+
+
+def ended(trial):
+    return Ended(trial, TrialState.COMPLETED, "", 0.5, LAST)
+
+
+def results(*timed, is_last=lambda rung: rung.epochs == LAST):
+    """The results of events that each take some seconds to come."""
+    now = [0.0]
+
+    def coming():
+        for seconds, event in timed:
+            now[0] += seconds
+            yield event
+
+    events, found = coming(), []
+    while result := together(events, is_last, lambda: now[0]):
+        found.append(result)
+    return found
+
+
+def test_short_trials_are_reported_together_until_a_fraction_of_a_second_has_passed():
+    trials = [(0.04, event) for trial in range(8) for event in (priced(trial), ended(trial))]
+    found = results(*trials)
+    assert [each for result in found for each in result] == [event for _, event in trials]
+    most = int(HELD_S / 0.04) + 1
+    assert [len(result) for result in found] == [most] * (16 // most) + [16 % most] * bool(16 % most)
+
+
+def test_nothing_waits_behind_a_training_or_a_decision():
+    first, started, rung, full = priced(0), Started(0, 10), Rung(0, 2, 0.4, 1.0), Rung(0, LAST, 0.5, 1.0)
+    found = results((0, first), (0, started), (0, rung), (0, started), (0, full), (0, ended(0)), (0, priced(1)))
+    assert found == [[first, started], [rung], [started], [full, ended(0), priced(1)]]
+
+
+def test_of_epochs_only_now_and_then_one_is_a_sign_of_life():
+    epochs = [EpochEnded(0, number, 1.0) for number in range(1, 8)]
+    found = results(*((0.4 * REPORT_EVERY_S, each) for each in epochs), (0, Rung(0, LAST, 0.5, 1.0)), (0, ended(0)))
+    assert found == [[epochs[2]], [epochs[5]], [Rung(0, LAST, 0.5, 1.0)], [ended(0)]]
+
+
+@dataclass
+class FakeState:
+    """A state with so many trials to hand out."""
+
+    left: int
+    handed: list[int] = field(default_factory=list)
+    live: set[int] = field(default_factory=set)
+    events: list[Any] = field(default_factory=list)
+
+    @property
+    def over(self):
+        return None if self.left else "budget"
+
+    def next_trial(self):
+        if not self.left:
+            return None
+        self.left -= 1
+        self.handed.append(len(self.handed))
+        self.live.add(self.handed[-1])
+        return Assignment(self.handed[-1], {}, "id", Known(), (LAST,))
+
+    def works_on(self, trial):
+        return trial in self.live
+
+    def record(self, *events):
+        self.events += events
+        self.live -= {each.trial for each in events if isinstance(each, Ended)}
+
+    def fail(self, trial, reason):
+        if trial in self.live:
+            self.record(Ended(trial, TrialState.FAILED, reason))
+
+
+class FakeCall(SimpleNamespace):
+    """What is a trial to Ray."""
+
+    def set_config(self, config):
+        self.config = config
+
+
+def numbers(config):
+    return [each.trial for each in config["assignments"]]
+
+
+def test_slots_are_calls_and_the_last_one_may_hold_fewer():
+    searcher = StateSearcher(FakeState(12), concurrent=2, per_call=5)
+    assert numbers(searcher.suggest("a")) == [0, 1, 2, 3, 4]
+    assert numbers(searcher.suggest("b")) == [5, 6, 7, 8, 9]
+    assert searcher.suggest("c") is None
+    searcher.on_trial_complete("a")
+    assert numbers(searcher.suggest("c")) == [10, 11]
+    searcher.on_trial_complete("b", error=True)
+    assert searcher.suggest("d") == Searcher.FINISHED
+
+
+def test_a_call_that_begins_anew_holds_only_what_has_not_ended():
+    state = FakeState(3)
+    call = FakeCall(config=StateSearcher(state, 1, 3).suggest("a"), error_file=None)
+    scheduler = StateScheduler(state)
+    assert (
+        scheduler.on_trial_result(None, call, {"events": [priced(0), ended(0), priced(1)]}) == TrialScheduler.CONTINUE
+    )
+    assert numbers(call.config) == [1, 2]
+    LossCallback(state).on_trial_error(0, [], call)
+    assert [(each.trial, each.state) for each in state.events if isinstance(each, Ended)] == [
+        (0, TrialState.COMPLETED),
+        (1, TrialState.FAILED),
+        (2, TrialState.FAILED),
+    ]
+    assert state.events[-1].reason == "worker lost: Ray does not say why"
+
+
+def test_a_call_is_over_with_its_last_trial():
+    state = FakeState(2)
+    call = FakeCall(config=StateSearcher(state, 1, 2).suggest("a"))
+    assert StateScheduler(state).on_trial_result(None, call, {"events": [ended(0), ended(1)]}) == TrialScheduler.STOP
+
+
+def test_trials_of_a_call_are_judged_in_order():
+    assignments = [Assignment(trial, {}, "id", Known(), (LAST,)) for trial in (3, 1, 2)]
+    worker: Any = None
+    judged = one_after_another(assignments, lambda each, worker: (ended(each.trial) for _ in range(1)), worker)  # pyright: ignore
+    assert [event.trial for event in judged] == [3, 1, 2]
+
+
+def test_calls_of_several_trials_are_refused_where_one_may_be_taken_off(tmp_path):
+    with pytest.raises(ValueError, match=r"^trials\.per_call=2 is not allowed with scheduler=mo_asha; allowed: 1$"):
+        nas.run_search(verbose=False, runs_dir=str(tmp_path), scheduler="mo_asha", **{"trials.per_call": 2})
+    assert not list(tmp_path.iterdir())
