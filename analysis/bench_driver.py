@@ -11,7 +11,7 @@ process of its own, one after another.
 Printed, and written as CSV, for each: the time of a trial, which is the wall time of the run over its trials without
 what comes before the first proposal; its median over windows of `window` trials; that without the seconds of proposing
 (in Optuna's sampler and the space); that of the last window over that of the second; the driver's memory after 1,000,
-3,000 and all trials; and the seconds to write the results.
+3,000 and all trials; and the seconds from the last trial's end until the results are written.
 """
 
 from __future__ import annotations

@@ -79,14 +79,15 @@ class Timeline:
         ended_s: when each trial had ended.
         proposing_s: seconds that had been spent proposing by then.
         rss_mb: memory of the driver then.
-        finish_s: seconds in which results were written at the end; None where nothing is.
+        finish_s: seconds from the last trial's end until the run was over and its results were written.
+        proposing: seconds that have been spent proposing.
     """
 
     begun_s: float = 0.0
     ended_s: list[float] = field(default_factory=list)
     proposing_s: list[float] = field(default_factory=list)
     rss_mb: list[float] = field(default_factory=list)
-    finish_s: float | None = None
+    finish_s: float = 0.0
     proposing: float = 0.0
 
     @contextlib.contextmanager
@@ -104,6 +105,10 @@ class Timeline:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         self.rss_mb.append(pages * os.sysconf("SC_PAGESIZE") / 2**20)
 
+    def finish(self) -> None:
+        """Notes that all is done."""
+        self.finish_s = time.perf_counter() - self.ended_s[-1]
+
 
 # --- a plain loop
 
@@ -119,6 +124,7 @@ def optuna_loop(space: str, trials: int) -> Timeline:
             name = searched.suggest(trial).arch_id
         study.tell(trial, table.row(name))
         line.end()
+    line.finish()
     return line
 
 
@@ -186,6 +192,7 @@ def stock(space: str, trials: int, folder: Path) -> Timeline:
             ),
             run_config=tune.RunConfig(name="stock", storage_path=str(folder), verbose=0),
         ).fit()
+        line.finish()
     return line
 
 
@@ -227,9 +234,8 @@ def ours(space: str, trials: int, folder: Path, per_call: int, sampler: str = "r
         with view, ray_session(plan.config, dashboard=False):
             store, state = _begun(plan, view, line)
             run_with_ray(None, plan, state, store, LookUp(make_table()))
-    begin = time.perf_counter()
-    write_results(store)
-    line.finish_s = time.perf_counter() - begin
+            write_results(store)
+            line.finish()
     return line
 
 

@@ -186,3 +186,13 @@ def test_what_is_expected_is_what_a_regression_says_that_is_sure_of_itself(fits)
     between = np.array(taught(FEWEST_NETWORKS).expected_ms(UNSEEN))  # the stub says 2 ms, between 1 and 4
     assert fits == [FEWEST_NETWORKS]
     assert (np.abs(np.log(between / 2)) < np.abs(np.log(summed / 2))).all()
+
+
+def test_only_the_latest_networks_are_fitted_to_and_no_others_are_kept(fits, monkeypatch):
+    monkeypatch.setattr(forecast, "MOST_FITTED", 25)
+    made = taught(0)
+    for count, arch in enumerate(ARCHS[:50], 1):
+        made.learn(arch, reading(latency_ms(arch)))
+        made.predict([UNSEEN[0]])
+        assert len(made._rows) == len(made._latency_ms) == min(count, 25)
+    assert fits == [20, 25, 25]  # of 20, 30 and 45 that were measured

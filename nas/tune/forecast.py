@@ -18,6 +18,7 @@ from nas.reading import Reading
 
 FEWEST_NETWORKS = 20  # measured, before a run without a calibration predicts anything
 GROWTH = 1.5  # of the number of measured networks, after which the regression is fitted anew
+MOST_FITTED = 1000  # networks that the regression is fitted to, the latest ones; it is cubic in them
 MOST_SUMMED = 500  # networks that a sum over layers is fitted to
 KEPT_ROWS = 4096  # features of architectures, which a search asks for again and again
 ROUGH = 0.3  # standard deviation of the logarithms of latencies from a sum over layers
@@ -31,7 +32,7 @@ class Forecast:
         self._where, self._regression = where, calibrated.regression if calibrated else None
         self._rows: list[Array] = list(self._regression.features) if self._regression else []
         self._latency_ms: list[float] = list(self._regression.latency_ms) if self._regression else []
-        self._fitted = len(self._rows)
+        self._fitted = self._met = len(self._rows)
         self._learned: set[str] = set()
         self._each_ms: Array | None = None
         self._priced = 0
@@ -46,6 +47,8 @@ class Forecast:
             self._learned.add(arch.deploy_id)
             self._rows.append(row)
             self._latency_ms.append(reading.median_ms)
+            self._met += 1
+            del self._rows[:-MOST_FITTED], self._latency_ms[:-MOST_FITTED]
 
     def predict(self, archs: Sequence[Architecture]) -> list[Reading | None]:
         """The latencies of architectures with their 90 % intervals; None where too little is known for one."""
@@ -82,23 +85,23 @@ class Forecast:
 
     def _prices(self) -> Array:
         """Milliseconds of each feature, none below 0, of the least relative error; found anew when more is known."""
-        if self._priced < len(self._rows):
+        if self._priced < self._met:
             seen, ms = np.array(self._rows[-MOST_SUMMED:]), np.array(self._latency_ms[-MOST_SUMMED:])
             with contextlib.suppress(RuntimeError):  # it did not converge: what was found before will do
                 self._each_ms = nnls(seen / ms[:, None], np.ones(len(ms)))[0]
             if self._each_ms is None:
                 self._each_ms = np.full(seen.shape[1], float(np.median(ms / seen.sum(axis=1))))
-            self._priced = len(self._rows)
+            self._priced = self._met
         assert self._each_ms is not None
         return self._each_ms
 
     def _fit(self) -> None:
-        if len(self._rows) >= max(FEWEST_NETWORKS, GROWTH * self._fitted):
+        if self._met >= max(FEWEST_NETWORKS, GROWTH * self._fitted):
             try:
                 self._regression = fit(np.array(self._rows), self._latency_ms)
             except LinAlgError:
                 return
-            self._fitted = len(self._rows)
+            self._fitted = self._met
 
     def _row_of(self, arch: Architecture) -> Array | None:
         """What latency is predicted from; None for blocks whose layers are not known, and for what does not fit."""

@@ -111,7 +111,7 @@ class PricedArchitectures:
         unknown = [each.architecture for each, reading in zip(members, met, strict=True) if reading is None]
         expected = iter(self._forecast.expected_ms(unknown))
         known = [next(expected) if reading is None else reading.median_ms for reading in met]
-        constant, each_mac = _affine(self._timed)
+        constant, each_mac = _affine(self._timed) if None in known else USUAL_MS
         return [
             constant + each_mac * each.size.macs if ms is None else ms for each, ms in zip(members, known, strict=True)
         ]

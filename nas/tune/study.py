@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
@@ -22,6 +19,7 @@ from nas.samplers.exact_cost import WHY
 from nas.samplers.history import ELSEWHERE, RUNGS, TRAIN_MACS
 from nas.space import SearchSpace
 from nas.trial import Event, Proposed, Started, TrialRecord, TrialState, rungs_before
+from nas.tune.journal import Journal
 
 REPEATS_ALLOWED = 20  # duplicate proposals before an unseen architecture is drawn at random
 UNSEEN_DRAWS = 1000  # random draws for an unseen architecture
@@ -64,9 +62,8 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space, self._objectives, self._constraints = space, objectives, constraints
         self._random, self._full_epochs = random.Random(seed), full_epochs
-        self._directions: list[StudyDirection | Literal["minimize", "maximize"]] = [o.direction for o in objectives]
-        self._study = optuna.create_study(directions=self._directions, sampler=sampler)
-        self._journal: optuna.Study | None = None
+        self._study = optuna.create_study(directions=[each.direction for each in objectives], sampler=sampler)
+        self._journal: Journal | None = None
 
     def suggest(self, seen: Container[str]) -> Suggestion | None:
         """An architecture whose `arch_id` is not in `seen`; None when the space has no other left."""
@@ -99,7 +96,7 @@ class Study:
         values = record.values(self._names)
         self._study.tell(suggestion.optuna_trial, values, state=STATES[record.state])
         if self._journal is not None:
-            self._journal.add_trial(self._frozen(record))
+            self._journal.add(self._frozen(record))
 
     def note_rungs(self, suggestion: Suggestion, events: Sequence[Event]) -> None:
         """Tells the sampler what a suggestion that has not ended was judged by so far."""
@@ -126,14 +123,9 @@ class Study:
 
     def open_journal(self, file: Path, name: str, records: Sequence[TrialRecord]) -> None:
         """Writes the journal anew from records, and keeps it from now on."""
-        file.unlink(missing_ok=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            storage = optuna.storages.JournalStorage(JournalFileBackend(str(file)))
-            self._journal = optuna.create_study(study_name=name, directions=self._directions, storage=storage)
-            self._journal.set_metric_names(self._names)
+        self._journal = Journal(file, name, self._study.directions, self._names)
         for record in records:
-            self._journal.add_trial(self._frozen(record))
+            self._journal.add(self._frozen(record))
 
     def _learned(self, record: TrialRecord) -> dict[str, Any]:
         """What samplers learn from besides values."""
