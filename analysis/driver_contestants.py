@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from nas.pipeline import Events
 from nas.reading import Reading
 from nas.results import write_results
 from nas.samplers import SearchTask, make_sampler
+from nas.space import SearchSpace
 from nas.space_file import load_space
 from nas.store import RunStore
 from nas.trial import Ended, Event, Priced, TrialState
@@ -168,17 +170,17 @@ class TimedOptunaSearch(OptunaSearch):
         return {name: value for name, value in self.__dict__.items() if name != "line"}
 
 
+def _define(space: SearchSpace, trial: optuna.Trial) -> None:
+    space.suggest(trial)
+
+
 def stock(space: str, trials: int, folder: Path) -> Timeline:
     """Ray Tune with OptunaSearch, two trials at a time.
 
     As fast as it can be set up: see `StockTrainable`; no logger callbacks, nothing printed, no snapshots of the
     experiment but at its end (`nas.tune.ray_executor.ENVIRONMENT`, as in ours).
     """
-    searched, line = load_space(space), Timeline()
-
-    def define(trial: optuna.Trial) -> None:
-        searched.suggest(trial)
-
+    line, define = Timeline(), partial(_define, load_space(space))
     with ray_session(SearchConfig(), dashboard=False):
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(SLOTS)
         search = TimedOptunaSearch(
@@ -190,7 +192,12 @@ def stock(space: str, trials: int, folder: Path) -> Timeline:
             tune_config=tune.TuneConfig(
                 search_alg=search, num_samples=trials, max_concurrent_trials=SLOTS, reuse_actors=True
             ),
-            run_config=tune.RunConfig(name="stock", storage_path=str(folder), verbose=0),
+            run_config=tune.RunConfig(
+                name="stock",
+                storage_path=str(folder),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
         ).fit()
         line.finish()
     return line

@@ -73,6 +73,7 @@ class HistoryReader:
     space: PricedSpace
     objectives: Sequence[str]
     _members: dict[int, Candidate | None] = field(default_factory=dict)
+    _judged: dict[int, Judged] = field(default_factory=dict)
 
     def read(self, study: optuna.Study, but: FrozenTrial) -> History:
         """The trials of a study, one of them left out: the one that is to be proposed."""
@@ -91,14 +92,18 @@ class HistoryReader:
             if trial.state is OptunaState.RUNNING and not rungs:
                 history.running.append(member)
             elif trial.state is OptunaState.COMPLETE:
-                values = dict(zip(self.objectives, trial.values, strict=True))
-                error = values.pop("error")
-                member = Candidate(member.choices, member.identity, {**member.costs, **values})
-                history.judged.append(Judged(member, error, macs))
+                if trial.number not in self._judged:
+                    self._judged[trial.number] = self._in_full(trial, member, macs)
+                history.judged.append(self._judged[trial.number])
             elif rungs and trial.state is not OptunaState.FAIL:
                 history.partial.append(member)
             history.partly.extend(Judged(member, error, macs, share) for share, error in rungs if share < 1)
         return history
+
+    def _in_full(self, trial: FrozenTrial, member: Candidate, macs: float) -> Judged:
+        values = dict(zip(self.objectives, trial.values, strict=True))
+        error = values.pop("error")
+        return Judged(Candidate(member.choices, member.identity, {**member.costs, **values}), error, macs)
 
     def _meet(self, trials: Sequence[FrozenTrial]) -> None:
         """Replays the choices of trials that are new, or were not all made, and prices those anew that still run."""
