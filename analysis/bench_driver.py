@@ -139,7 +139,8 @@ def check(settings: Settings) -> None:
         raise ValueError(f"space={settings.space} is too small for trials={settings.trials}")
     if Path(settings.out).suffix != ".csv":
         raise ValueError(f"out={settings.out} is not allowed; allowed: a file that ends in .csv")
-    Path(settings.out).touch(exist_ok=False)
+    if Path(settings.out).exists() or not Path(settings.out).parent.is_dir():
+        raise ValueError(f"out={settings.out} is not allowed; allowed: a new file, in a folder that exists")
 
 
 def main() -> int:

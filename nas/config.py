@@ -82,7 +82,10 @@ class TrialsConfig:
     gpus: float | None = key(None, "GPUs of a trial; default: 1 with device=cuda, else 0", low=0, high=64)
     timeout: str | None = key(None, "longest time of a trial, e.g. 90s or 10m; a longer one fails", "time")
     retries: int = key(
-        1, "times that a trial whose worker was lost continues from its last checkpoint", low=0, high=1000
+        1,
+        "times that a trial (or a call of several) whose worker was lost continues from its last checkpoint",
+        low=0,
+        high=1000,
     )
     per_call: int = key(
         1,

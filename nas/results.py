@@ -198,10 +198,10 @@ def _coloured(figure: Figure, axes: Axes, front: pd.DataFrame, names: Sequence[s
     figure.colorbar(points, ax=axes, label=f"{names[2]} ({OBJECTIVES[names[2]].unit})")
 
 
-def write_results(store: RunStore) -> None:
-    """Derives `trials.csv`, `pareto.csv` and `pareto.png` from a run's events."""
+def write_results(store: RunStore, records: Sequence[TrialRecord]) -> None:
+    """Writes `trials.csv`, `pareto.csv` and `pareto.png` of a run's records."""
     config = store.config()
-    trials = trial_table(store.records(), config)
+    trials = trial_table(records, config)
     trials.attrs["metric"] = config.metric
     trials.to_csv(store.path / "trials.csv", index=False)
     front_table(trials, config.objectives).to_csv(store.path / "pareto.csv", index=False)

@@ -258,28 +258,36 @@ def _record(events: list[Event]) -> TrialRecord | None:
     proposed, ended = last.get("proposed"), last.get("ended")
     if not isinstance(proposed, Proposed) or not isinstance(ended, Ended):
         return None
-    priced, remeasured, tested, started = (last.get(kind) for kind in ("priced", "remeasured", "tested", "started"))
-    cost = priced.cost if isinstance(priced, Priced) else None
-    if cost is not None and isinstance(remeasured, Remeasured):
-        cost = dataclasses.replace(cost, latency=remeasured.latency)
+    priced, started = last.get("priced"), last.get("started")
     before = rungs_before(events, ended)
-    return TrialRecord(
+    record = TrialRecord(
         trial=proposed.trial,
         architecture=architecture_from_dict(proposed.architecture),
         choices=proposed.choices,
         state=ended.state,
         reason=ended.reason,
         accuracy=ended.accuracy,
-        cost=cost,
-        remeasured=remeasured is not None,
+        cost=priced.cost if isinstance(priced, Priced) else None,
         epochs=ended.epochs,
         train_s=ended.train_s + sum(each.train_s for each in before),
         waited_s=ended.waited_s + sum(each.waited_s for each in before),
         rungs=tuple((each.epochs, each.accuracy) for each in before),
         train_params=started.train_params if isinstance(started, Started) else None,
         train_macs=(started.train_macs or None) if isinstance(started, Started) else None,
-        test_accuracy=tested.test_accuracy if isinstance(tested, Tested) else None,
     )
+    for kind in (Remeasured.kind, Tested.kind):
+        if kind in last:
+            record = with_event(record, last[kind])
+    return record
+
+
+def with_event(record: TrialRecord, event: Event) -> TrialRecord:
+    """The record of a trial to which this happened after it had ended."""
+    if isinstance(event, Remeasured):
+        cost = record.cost and dataclasses.replace(record.cost, latency=event.latency)
+        return dataclasses.replace(record, cost=cost, remeasured=True)
+    assert isinstance(event, Tested)
+    return dataclasses.replace(record, test_accuracy=event.test_accuracy)
 
 
 def rungs_before(events: Iterable[Event], ended: Ended | None) -> list[Rung]:

@@ -11,8 +11,17 @@ from nas.architecture import architecture_from_dict
 from nas.command_line import make_config
 from nas.objectives import Constraint
 from nas.reading import Cost
-from nas.results import COLUMNS, Run, front_of, front_table, make_constraints, non_dominated, plot_front, trial_table
-from nas.results import write_results as write
+from nas.results import (
+    COLUMNS,
+    Run,
+    front_of,
+    front_table,
+    make_constraints,
+    non_dominated,
+    plot_front,
+    trial_table,
+    write_results,
+)
 from nas.store import RunStore
 from nas.trial import Ended, Priced, Proposed, Remeasured, Started, TrialRecord, TrialState
 from nas.trial import Tested as WasTested
@@ -344,7 +353,7 @@ def fill(store):
 
 def test_the_files_of_a_run_are_written_from_its_events(store):
     fill(store)
-    write(store)
+    write_results(store, store.records())
     trials = pd.read_csv(store.path / "trials.csv")
     assert tuple(trials.columns[: len(COLUMNS)]) == tuple(COLUMNS)
     assert trials["trial"].tolist() == [0, 1, 2]
@@ -358,14 +367,14 @@ def test_the_files_of_a_run_are_written_from_its_events(store):
 
 def test_writing_again_gives_the_same_tables(store):
     fill(store)
-    write(store)
+    write_results(store, store.records())
     before = [(store.path / name).read_bytes() for name in ("trials.csv", "pareto.csv")]
-    write(store)
+    write_results(store, store.records())
     assert [(store.path / name).read_bytes() for name in ("trials.csv", "pareto.csv")] == before
 
 
 def test_the_files_of_an_empty_run_have_their_headers(store):
-    write(store)
+    write_results(store, store.records())
     for name in ("trials.csv", "pareto.csv"):
         with (store.path / name).open(newline="") as file:
             assert list(csv.reader(file)) == [list(COLUMNS)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -19,7 +19,7 @@ from nas.networks.merging import MergePlan
 from nas.reading import Reading
 from nas.results import front_of, make_constraints, write_results
 from nas.store import RunStore
-from nas.trial import Remeasured, Tested, TrialRecord
+from nas.trial import Event, Remeasured, Tested, TrialRecord, with_event
 from nas.tune.plan import Plan
 
 Say = Callable[[str], None]
@@ -40,29 +40,36 @@ def finish(plan: Plan, store: RunStore, meter: Meter, memory: LatencyMemory, rea
     before = torch.get_num_threads()
     torch.set_num_threads(plan.threads)
     try:
-        write_results(store)  # what has been judged is to be read whatever happens below
-        remeasure_front(plan, store, meter, memory, say)
+        records = store.records()
+        write_results(store, records)  # what has been judged is to be read whatever happens below
+        records = remeasured(plan, store, records, meter, memory, say)
         with meter.lane.working():
-            _test(store, job, _front(store, config), meter.lane)
-            write_results(store)
-            _export(store, job, (meter.lane, memory.where), _front(store, config), say)
+            records = _tested(store, job, records, _front(records, config), meter.lane)
+            write_results(store, records)
+            _export(store, job, (meter.lane, memory.where), _front(records, config), say)
     finally:
         torch.set_num_threads(before)
     store.write_end(reason)
 
 
-def remeasure_front(plan: Plan, store: RunStore, meter: Meter, memory: LatencyMemory, say: Say) -> None:
+def remeasured(
+    plan: Plan, store: RunStore, records: list[TrialRecord], meter: Meter, memory: LatencyMemory, say: Say
+) -> list[TrialRecord]:
     """Measures the front's latencies again on the now idle machine, until every member has been.
 
     A new value may take a network off the front and let another one in, which is measured then. Trials with
     one deploy form share the measurement.
+
+    Returns:
+        The records, with what was measured.
     """
     job = plan.job
-    while fresh := [record for record in _front(store, plan.config) if not record.remeasured]:
+    same: dict[tuple[object, ...], list[TrialRecord]] = {}
+    for record in records:
+        same.setdefault(_shipped_form(record), []).append(record)
+    while fresh := [record for record in _front(records, plan.config) if not record.remeasured]:
         say(f"measuring {len(fresh)} networks of the front once more")
-        same: dict[tuple[object, ...], list[TrialRecord]] = {}
-        for record in store.records():
-            same.setdefault(_shipped_form(record), []).append(record)
+        events: list[Event] = []
         for form in dict.fromkeys(_shipped_form(record) for record in fresh):
             record = next(each for each in fresh if _shipped_form(each) == form)
             network, merges = _network(store, job, record)
@@ -71,9 +78,17 @@ def remeasure_front(plan: Plan, store: RunStore, meter: Meter, memory: LatencyMe
             except Exception as error:  # whatever a runtime or a lost node raises, the other networks are measured
                 say(f"trial {record.trial} is not measured again: {first_line(error)}")
                 reading = _as_it_was(record)
-            memory.remember(same[form][0].architecture.deploy_id, reading)
-            for record in same[form]:
-                store.append(Remeasured(record.trial, reading))
+            memory.remember(record.architecture.deploy_id, reading)
+            again = [Remeasured(each.trial, reading) for each in same[form]]
+            store.append(*again)
+            events += again
+        records = _with_events(records, events)
+    return records
+
+
+def _with_events(records: list[TrialRecord], events: Sequence[Event]) -> list[TrialRecord]:
+    of_trial = {event.trial: event for event in events}
+    return [with_event(each, of_trial[each.trial]) if each.trial in of_trial else each for each in records]
 
 
 def _as_it_was(record: TrialRecord) -> Reading:
@@ -86,8 +101,8 @@ def _shipped_form(record: TrialRecord) -> tuple[object, ...]:
     return (record.architecture.deploy_id, record.cost.latency.merges) if record.cost else (None,)
 
 
-def _front(store: RunStore, config: SearchConfig) -> list[TrialRecord]:
-    return front_of(store.records(), config.objectives, make_constraints(config.constraints))
+def _front(records: list[TrialRecord], config: SearchConfig) -> list[TrialRecord]:
+    return front_of(records, config.objectives, make_constraints(config.constraints))
 
 
 def _network(store: RunStore, job: Job, record: TrialRecord) -> tuple[torch.nn.Module, MergePlan]:
@@ -95,12 +110,17 @@ def _network(store: RunStore, job: Job, record: TrialRecord) -> tuple[torch.nn.M
     return load_deployed(record.architecture, weights, job.data.num_classes, job.data.input_shape)
 
 
-def _test(store: RunStore, job: Job, front: list[TrialRecord], lane: Lane) -> None:
+def _tested(
+    store: RunStore, job: Job, records: list[TrialRecord], front: list[TrialRecord], lane: Lane
+) -> list[TrialRecord]:
     """Evaluates the final front on test data; a network that was tested before is not tested again."""
+    events: list[Event] = []
     for record in front:
         if record.test_accuracy is None:
             accuracy = job.judged(_network(store, job, record)[0], job.data.test, lane.breathe)
-            store.append(Tested(record.trial, accuracy))
+            events.append(Tested(record.trial, accuracy))
+            store.append(events[-1])
+    return _with_events(records, events)
 
 
 def _export(store: RunStore, job: Job, measured: tuple[Lane, Conditions], front: list[TrialRecord], say: Say) -> None:
