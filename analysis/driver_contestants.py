@@ -250,7 +250,7 @@ def _begun(plan: Plan, view: ProgressView, line: Timeline) -> tuple[RunStore, Se
     """A run and its state, as `nas.tune.run` makes them, with a clock."""
     where = plan.job.conditions(plan.job.meter().instrument())
     memory = LatencyMemory(plan.runs_dir, where, plan.job.latency.tolerance)
-    prices = PricedArchitectures(plan.space, plan.job, memory, Forecast(where, None))
+    prices = PricedArchitectures(plan.space, plan.job, memory, Forecast(where, None), plan.config.objectives)
     sampler = make_sampler(plan.config.sampler, SearchTask(prices, plan.config.objectives, (), plan.config.seed))
     study = TimedStudy(
         plan.space, get_objectives(plan.config.objectives), (), sampler, plan.config.seed, plan.recipe.epochs
