@@ -181,7 +181,13 @@ def _act(act: Callable[[], Any]) -> Any:
 
 
 def _name(call: Trial) -> str:
-    """What a call of trials is named after, in Ray and in the run's folder: its first one, and the rung ahead of it."""
+    """What a call of trials is named after in Ray: its first one."""
+    first = call.config["assignments"][0]
+    return f"trial{first.trial}_{first.arch_id}"
+
+
+def _folder(call: Trial) -> str:
+    """The folder of a call: of its first trial, and the rung ahead of that one."""
     first = call.config["assignments"][0]
     return f"trial{first.trial}_{first.rungs[0]}_epochs"
 
@@ -222,7 +228,7 @@ def run_with_ray(
             reuse_actors=True,
             time_budget_s=state.seconds_left,
             trial_name_creator=_name,
-            trial_dirname_creator=_name,
+            trial_dirname_creator=_folder,
         ),
         run_config=tune.RunConfig(
             name="ray",
