@@ -118,12 +118,6 @@ def test_same_seed_same_architectures_by_macs(tmp_path):
     assert proposals_of(other) != proposals_of(runs[0])
 
 
-def test_same_seed_same_architectures_by_remembered_latency(tmp_path):
-    runs = [small_search(tmp_path, run=name, budget=14) for name in "ab"]
-    assert proposals_of(runs[0]) == proposals_of(runs[1])
-    assert all(event["latency"]["source"] == "remembered" for event in events_of(runs[1]) if event["event"] == "priced")
-
-
 @pytest.mark.parametrize(("name", "limit"), [("params", 1500), ("peak_memory_mb", 0.008)])
 def test_exact_cost_proposes_nothing_that_breaks_a_constraint(tmp_path, name, limit):
     run = small_search(tmp_path, budget=5, **{f"constraints.{name}": limit})

@@ -13,7 +13,7 @@ from nas.latency.conditions import conditions, conditions_from_dict, instrument
 from nas.latency.predictor import LatencyPredictor, rows_of
 from nas.latency.regression import fit
 from tests.measuring import Scripted, instead_of_a_clock, measurement
-from tests.searching import events_of, small_search
+from tests.searching import events_of, proposals_of, small_search
 
 TINY = nas.load_space("tiny")
 LIMIT = {"constraints.latency_ms": 1000}
@@ -210,3 +210,10 @@ def test_the_next_run_measures_what_the_last_one_doubted(tmp_path):
         assert (tmp_path / ".latency").exists() is not doubted
     assert [sources for sources, _ in told] == [{"measured"}, {"measured"}, {"remembered"}]
     assert told[1][1] == told[2][1]
+
+
+def test_same_seed_same_architectures_by_remembered_latency(tmp_path):
+    with instead_of_a_clock(Doubted(lambda number: False)):  # no two measurements agree
+        runs = [search(tmp_path, budget=14, run=name) for name in "ab"]
+    assert proposals_of(runs[0]) == proposals_of(runs[1])
+    assert set(sources_of(runs[0])) == {"measured", "remembered"} and set(sources_of(runs[1])) == {"remembered"}
