@@ -182,9 +182,14 @@ def load(settings: Settings) -> TableSpace:
     assert full is not None
     levels = [numbers(table, "fidelity", each) for each in settings.fidelity] + [numbers(table, kind, full)]
     if kind == "accuracy":
-        levels = [1 - each / (100 if np.nanmax(levels[-1]) > 1 else 1) for each in levels]
+        levels = [1 - each / (100 if np.nanmax(each) > 1 else 1) for each in levels]
     reduction_of(settings)
-    return make_space(table, settings.choices, levels, numbers(table, "cost", settings.cost), settings.same)
+    space = make_space(table, settings.choices, levels, numbers(table, "cost", settings.cost), settings.same)
+    if settings.budget > (distinct := len(np.unique(space.same))):
+        raise ValueError(
+            f"budget={settings.budget} is not allowed; allowed: {distinct} or less, as many as are distinct"
+        )
+    return space
 
 
 def epochs_of(settings: Settings) -> tuple[int, ...]:
@@ -219,7 +224,8 @@ def reduction_of(settings: Settings) -> float:
     def excess(reduction: float) -> float:
         return sum(each / reduction**rung for rung, each in enumerate((*short, full))) - THRIFT * full
 
-    return float(brentq(excess, 1.0, len(short) * full / (THRIFT * full - short[0])))  # pyright: ignore[reportArgumentType]
+    enough = 2 * len(short) * full / (THRIFT * full - short[0])
+    return float(brentq(excess, 1.0, enough))  # pyright: ignore[reportArgumentType]
 
 
 def main() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -103,8 +103,12 @@ class Trainings:
         while number is not None:
             if self._reach_next(number):
                 full.append(self._waiting.pop(number)[1])
-            number = self._ladder.promoted(self._waiting)
+            number = self._ladder.promoted(self._waiting, self._foreseen)
         return full
+
+    def _foreseen(self, numbers: Sequence[int]) -> list[float] | None:
+        sampler = self._study.sampler
+        return sampler.foreseen(self._study, numbers) if isinstance(sampler, ExactCostSampler) else None
 
     def _reach_next(self, number: int) -> bool:
         """Trains a trial to its next rung; whether that is the last one."""

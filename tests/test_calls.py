@@ -53,7 +53,7 @@ def test_short_trials_are_reported_together_until_a_fraction_of_a_second_has_pas
 def test_nothing_waits_behind_a_training_or_a_decision():
     first, started, rung, full = priced(0), Started(0, 10), Rung(0, 2, 0.4, 1.0), Rung(0, LAST, 0.5, 1.0)
     found = results((0, first), (0, started), (0, rung), (0, started), (0, full), (0, ended(0)), (0, priced(1)))
-    assert found == [[first, started], [rung], [started], [full, ended(0), priced(1)]]
+    assert found == [[first, started], [rung], [started], [full, ended(0)], [priced(1)]]
 
 
 def test_of_epochs_only_now_and_then_one_is_a_sign_of_life():
@@ -70,12 +70,16 @@ class FakeState:
     handed: list[int] = field(default_factory=list)
     live: set[int] = field(default_factory=set)
     events: list[Any] = field(default_factory=list)
+    back: list[int] = field(default_factory=list)
 
     @property
     def over(self):
         return None if self.left else "budget"
 
     def next_trial(self):
+        if self.back:
+            self.live.add(self.back[0])
+            return Assignment(self.back.pop(0), {}, "id", Known(), (LAST,), alone=True)
         if not self.left:
             return None
         self.left -= 1
@@ -89,6 +93,10 @@ class FakeState:
     def record(self, *events):
         self.events += events
         self.live -= {each.trial for each in events if isinstance(each, Ended)}
+
+    def hand_back(self, trials):
+        self.live -= set(trials)
+        self.back += trials
 
     def fail(self, trial, reason):
         if trial in self.live:
@@ -125,13 +133,24 @@ def test_a_call_that_begins_anew_holds_only_what_has_not_ended():
         scheduler.on_trial_result(None, call, {"events": [priced(0), ended(0), priced(1)]}) == TrialScheduler.CONTINUE
     )
     assert numbers(call.config) == [1, 2]
+
+
+def test_of_a_lost_call_each_trial_is_tried_by_itself_and_only_a_lone_one_fails():
+    state = FakeState(4)
+    searcher = StateSearcher(state, 1, 3)
+    call = FakeCall(config=searcher.suggest("a"), error_file=None)
+    StateScheduler(state).on_trial_result(None, call, {"events": [priced(0), ended(0), priced(1)]})
     LossCallback(state).on_trial_error(0, [], call)
-    assert [(each.trial, each.state) for each in state.events if isinstance(each, Ended)] == [
-        (0, TrialState.COMPLETED),
-        (1, TrialState.FAILED),
-        (2, TrialState.FAILED),
-    ]
+    searcher.on_trial_complete("a", error=True)
+    alone = searcher.suggest("b")
+    assert numbers(alone) == [1] and not any(event.trial == 1 for event in state.events if isinstance(event, Ended))
+    LossCallback(state).on_trial_error(0, [], FakeCall(config=alone, error_file=None))
+    searcher.on_trial_complete("b", error=True)
+    assert (state.events[-1].trial, state.events[-1].state) == (1, TrialState.FAILED)
     assert state.events[-1].reason == "worker lost: Ray does not say why"
+    assert numbers(searcher.suggest("c")) == [2]
+    searcher.on_trial_complete("c")
+    assert numbers(searcher.suggest("d")) == [3]
 
 
 def test_a_call_is_over_with_its_last_trial():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 UNIFORM, MUTATED, CROSSED = 48, 112, 32  # candidates that are made for each proposal, by how they are made
 MOST_CHANGES = 3  # choices that a mutation draws anew
 KEPT = 1200  # candidates that wait for the next proposal
+FEWER = 1.5  # by which fewer are made once so many wait: to make and to price them is most of a proposal's time
 ROUNDS, LEAST_BROKEN = 20, 8  # of mutations towards the constraints, where none keeps them; and of how many parents
 
 
@@ -98,10 +99,12 @@ class CandidatePool:
         return sum(max(0.0, each.excess(candidate.costs)) for each in self._constraints)
 
     def _ways(self, parents: Sequence[Mapping[str, Value]]) -> list[Choose]:
-        ways = [random_choose(self._random)] * (UNIFORM if parents else UNIFORM + MUTATED + CROSSED)
+        fewer = FEWER if len(self._waiting) >= KEPT / FEWER else 1
+        uniform, mutated, crossed = (int(each / fewer) for each in (UNIFORM, MUTATED, CROSSED))
+        ways = [random_choose(self._random)] * (uniform if parents else uniform + mutated + crossed)
         if parents:
-            ways += [self._mutation(self._random.choice(parents)) for _ in range(MUTATED)]
-            ways += [self._crossover(*self._random.choices(parents, k=2)) for _ in range(CROSSED)]
+            ways += [self._mutation(self._random.choice(parents)) for _ in range(mutated)]
+            ways += [self._crossover(*self._random.choices(parents, k=2)) for _ in range(crossed)]
         return ways
 
     def _mutation(self, parent: Mapping[str, Value]) -> Choose:

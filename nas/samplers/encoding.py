@@ -13,6 +13,7 @@ from nas.samplers.gaussian_process import Array, Columns
 
 Codes = NDArray[np.intp]
 
+NOTHING = 1e-4  # instead of 0, where all are
 FEWEST_SHARING = 3  # choices of the same options, before it is counted how often each is taken
 
 
@@ -55,10 +56,10 @@ class Encoding:
 
 
 def logarithms(values: ArrayLike) -> Array:
-    """Logarithms of errors or costs (n,); what is not above 0 counts as half of the least that is."""
+    """Logarithms of errors or costs (n,); what is not above 0 counts as half of the least that is, or as `NOTHING`."""
     numbers = np.asarray(values, dtype=np.float64)
     above = numbers[numbers > 0]
-    return np.log(np.maximum(numbers, above.min() / 2 if len(above) else 1.0))
+    return np.log(np.maximum(numbers, above.min() / 2 if len(above) else NOTHING))
 
 
 def _options(candidates: Sequence[Candidate]) -> dict[str, tuple[Value, ...]]:

@@ -32,6 +32,7 @@ FIRST = (1 / 2, 1 / 4, 3 / 4, 1 / 8, 7 / 8, 3 / 8, 0, 1)
 MEASURED = ("latency_ms",)  # costs that are predicted, then measured; members have "macs" as well then
 NEAR = 0.03  # share of the candidates that are near enough to such a place
 MOST_JUDGED = 800  # that are learned from
+FEWEST_FULL = 4  # full trainings, before it is told from them what a longer training of others would give
 DOUBTS = (1.0, 3.0)  # by what beliefs' deviations are multiplied, in turn: what was never tried is believed too firmly
 BLAS_THREADS = 1  # on matrices of a few hundred rows several wait for one another
 INTERVAL = (0.05, 0.5, 0.95)  # quantiles of what is believed, told to people
@@ -62,7 +63,7 @@ class ExactCostSampler(optuna.samplers.BaseSampler):
         assert "error" in objectives
         self._space, self._costs = space, [name for name in objectives if name != "error"]
         self._limits = {each.name: each.limit for each in constraints}
-        self._reader, self._learner = HistoryReader(space, objectives), Learner(seed)
+        self._reader, self._learner, self._of_longer = HistoryReader(space, objectives), Learner(seed), Learner(seed)
         self._pool = CandidatePool(space, constraints, seed)
         self._random = optuna.samplers.RandomSampler(seed=seed)
         self._ends: list[Mapping[str, Value]] = []  # choices of the cheapest and the dearest candidate so far
@@ -93,6 +94,20 @@ class ExactCostSampler(optuna.samplers.BaseSampler):
     ) -> Any:
         """Anything: it is asked for only where nothing is left to propose."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def foreseen(self, study: optuna.Study, numbers: Sequence[int]) -> list[float] | None:
+        """The errors that full trainings are expected to give of some trials that were trained in part.
+
+        What it was judged by is known of each, and from those that were trained in full, what that says. None while
+        there are too few of these.
+        """
+        history = self._reader.read(study)
+        if len(history.judged) < FEWEST_FULL:
+            return None
+        asked = [self._reader.member(number) for number in numbers]
+        with threadpool_limits(BLAS_THREADS):
+            beliefs = self._of_longer.believe(self._seen(history), [], [], asked)
+        return (beliefs.errors @ beliefs.weights).tolist()
 
     def _propose(self, history: History) -> Proposal | None:
         known = len(history.judged) + len(history.partly) + len(history.elsewhere)
@@ -125,9 +140,8 @@ class ExactCostSampler(optuna.samplers.BaseSampler):
 
     def _best(self, candidates: list[Candidate], front: list[Judged], history: History) -> Proposal:
         """The candidate of the highest expected improvement for its price."""
-        seen = self._instructive([*history.elsewhere, *history.partly, *history.judged])
         doubt = DOUBTS[len(history.taken) % len(DOUBTS)]
-        beliefs = self._learner.believe(seen, history.running, history.partial, candidates, doubt)
+        beliefs = self._learner.believe(self._seen(history), history.running, history.partial, candidates, doubt)
         target = self._target(front, history, beliefs.expected)
         gain = expected_improvement(self._costs_of(candidates), beliefs.errors, beliefs.weights, target)
         order = np.argsort(-gain / beliefs.price, kind="stable")
@@ -143,13 +157,14 @@ class ExactCostSampler(optuna.samplers.BaseSampler):
         # Of all that was judged: the front may yet reach further up than it does.
         known = [*history.proposed, *(each.candidate for each in history.elsewhere)]
         highest = self._costs_of(known).max(axis=0)
-        reference = [self._limits.get(name, high) for name, high in zip(self._costs, highest, strict=True)]
+        limits = [self._limits.get(name, np.inf) for name in self._costs]
         seen = errors if len(errors) else [each.error for each in (*history.partly, *history.elsewhere)]
         highest_error = float(max(seen))
-        return Front(costs, errors, np.array(reference), highest_error)
+        return Front(costs, errors, np.minimum(limits, highest), highest_error)
 
-    def _instructive(self, judged: list[Judged]) -> list[Judged]:
+    def _seen(self, history: History) -> list[Judged]:
         """Those that are learned from, where there are many: the latest half of them, and the best of the others."""
+        judged = [*history.elsewhere, *history.partly, *history.judged]
         if len(judged) <= MOST_JUDGED:
             return judged
         late, early = judged[-MOST_JUDGED // 2 :], judged[: -MOST_JUDGED // 2]

@@ -75,10 +75,11 @@ class HistoryReader:
     _members: dict[int, Candidate | None] = field(default_factory=dict)
     _judged: dict[int, Judged] = field(default_factory=dict)
 
-    def read(self, study: optuna.Study, but: FrozenTrial) -> History:
-        """The trials of a study, one of them left out: the one that is to be proposed."""
+    def read(self, study: optuna.Study, but: FrozenTrial | None = None) -> History:
+        """The trials of a study, but for one that is still to be proposed."""
         history = History([], [], [], [], [], set())
-        trials = [each for each in study.get_trials(deepcopy=False) if each.number != but.number and each.params]
+        left_out = -1 if but is None else but.number
+        trials = [each for each in study.get_trials(deepcopy=False) if each.number != left_out and each.params]
         self._meet(trials)
         for trial in trials:
             member = self._members[trial.number]
@@ -99,6 +100,12 @@ class HistoryReader:
                 history.partial.append(member)
             history.partly.extend(Judged(member, error, macs, share) for share, error in rungs if share < 1)
         return history
+
+    def member(self, number: int) -> Candidate:
+        """What a trial that was read proposes."""
+        member = self._members[number]
+        assert member is not None
+        return member
 
     def _in_full(self, trial: FrozenTrial, member: Candidate, macs: float) -> Judged:
         values = dict(zip(self.objectives, trial.values, strict=True))

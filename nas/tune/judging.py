@@ -25,6 +25,7 @@ class Assignment:
         arch_id: of the architecture.
         known: what is known of its latency.
         rungs: epochs of the trainings that are ahead of it.
+        alone: whether it must not share a call: one of those that it shared one with has cost a worker its life.
     """
 
     trial: int
@@ -32,6 +33,7 @@ class Assignment:
     arch_id: str
     known: Known = field(repr=False)
     rungs: tuple[int, ...]
+    alone: bool = False
 
 
 @dataclass(frozen=True)

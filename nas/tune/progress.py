@@ -139,8 +139,13 @@ class ProgressView:
         self.say(f"Run:  {store.path}  (trials.csv, pareto.csv, pareto.png, models/TRIAL/model.onnx)")
         elsewhere = store.path.parent != Path("runs").absolute()
         folder = f" runs_dir={shlex.quote(str(store.path.parent))}" if elsewhere else ""
-        more = 2 * self._config.budget
-        self.say(f"Next: python -m nas.search run={store.name}{folder} resume=true budget={more}")
+        more = [f"budget={2 * self._config.budget}"]
+        if reason == "budget_epochs":
+            more.append(f"budget_epochs={2 * (self._config.budget_epochs or 0)}")
+        if reason == "patience":
+            more.append("stop.hypervolume_patience=null")
+        if reason != "exhausted":
+            self.say(f"Next: python -m nas.search run={store.name}{folder} resume=true {' '.join(more)}")
 
 
 ENDINGS = {

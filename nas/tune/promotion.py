@@ -4,17 +4,20 @@ A rung is a number of epochs. Every trial is trained for those of the first; the
 so far goes on to the next one (ASHA, Li et al. 2020, which promotes whenever somebody asks for work). Best is by
 non-dominated rank, where costs are exact at every rung and only the error is of a shorter training; among equal ranks
 by what a trial adds to the hypervolume of its rank (MO-ASHA, Schmucker et al. 2021, compares ways to break these ties).
+Where a sampler can tell from some full trainings what a short one says, ranks are by the errors that it foresees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import moocore
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+Foresee = Callable[[Sequence[int]], Sequence[float] | None]
 
 FEWEST_FINISHED = 5  # trials that went all the way, before it is told from them what others can still reach
 
@@ -31,6 +34,10 @@ def rung_epochs(epochs: int, reduction: int, rungs: int) -> tuple[int, ...]:
         rungs: at most so many.
     """
     return tuple(sorted({max(1, round(epochs / reduction**rung)) for rung in range(rungs)}))
+
+
+def not_at_all(_trials: Sequence[int]) -> None:
+    """Foresees nothing."""
 
 
 class Ladder:
@@ -66,16 +73,42 @@ class Ladder:
         """The rungs that a trial has not reached."""
         return tuple(epochs for epochs, there in zip(self.rungs, self._points, strict=True) if trial not in there)
 
-    def promoted(self, waiting: Container[int]) -> int | None:
-        """One of those that wait at some rung and may go on now, from the highest rung on; it is noted as gone on."""
+    def promoted(self, waiting: Container[int], foresee: Foresee = not_at_all) -> int | None:
+        """The one that goes on now (`next_up`), which is noted."""
+        trial = self.next_up(waiting, foresee)
+        if trial is not None:
+            self.go_on(trial)
+        return trial
+
+    def go_on(self, trial: int) -> None:
+        """Notes that a trial goes on from the rung that it has reached."""
+        self._gone_on[max(rung for rung, there in enumerate(self._points) if trial in there)].add(trial)
+
+    def next_up(self, waiting: Container[int], foresee: Foresee = not_at_all) -> int | None:
+        """One of those that wait at some rung and may go on now, from the highest rung on.
+
+        Args:
+            waiting: who waits.
+            foresee: is asked what errors of some that wait at a rung would be after full trainings.
+        """
         for rung in reversed(range(len(self.rungs) - 1)):
-            if len(self._gone_on[rung]) >= int(len(self._points[rung]) / self._reduction):
+            gone_on = self._gone_on[rung]
+            if len(gone_on) >= int(len(self._points[rung]) / self._reduction):
                 continue  # the best of today would else push as many out as the best of yesterday let in
-            for trial in self._best(rung):
-                if trial in waiting and trial not in self._gone_on[rung] and self._may_reach_the_front(rung, trial):
-                    self._gone_on[rung].add(trial)
-                    return trial
+            may = [each for each in self._points[rung] if each in waiting and each not in gone_on]
+            may = [each for each in may if self._may_reach_the_front(rung, each)]
+            errors = foresee(may) if may else None
+            best = self._best(rung) if errors is None else self._best_foreseen(rung, may, errors)
+            trial = next((each for each in best if each in may), None)
+            if trial is not None:
+                return trial
         return None
+
+    def _best_foreseen(self, rung: int, trials: list[int], errors: Sequence[float]) -> list[int]:
+        """Trials of a rung, best first, by what is foreseen of them, among those that were trained in full."""
+        hoped = [(error, *self._points[rung][trial][1:]) for trial, error in zip(trials, errors, strict=True)]
+        order = _order(np.array([*hoped, *self._points[-1].values()]))[: len(trials)]
+        return [trials[place] for place in np.argsort(order, kind="stable")]
 
     def _best(self, rung: int) -> list[int]:
         """The trials of a rung that go on, best first."""

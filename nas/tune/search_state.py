@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -68,6 +68,7 @@ class SearchState:
         self.judged = self.trained = self._epochs = self._without_change = 0
         self._live: dict[int, _Begun] = {}
         self._waiting: dict[int, _Begun] = {}  # at a rung
+        self._handed_back: dict[int, _Begun] = {}
         self._to_repeat: list[Proposed] = []
         self._published = list(published_members(plan.space)) if plan.config.zoo_first else []
         self._seen: set[str] = set()
@@ -99,7 +100,11 @@ class SearchState:
             return None
         if reason := self._enough():
             return self._end(reason)
-        if (promoted := self._ladder.promoted(self._waiting)) is not None:
+        if self._handed_back:
+            trial = min(self._handed_back)
+            self._live[trial] = self._handed_back.pop(trial)
+            return replace(self._assignment(trial), alone=True)
+        if (promoted := self._ladder.promoted(self._waiting, self._foreseen)) is not None:
             self._live[promoted] = self._waiting.pop(promoted)
             return self._assignment(promoted)
         if self.trained + self.live + len(self._waiting) >= self._config.budget:
@@ -118,6 +123,10 @@ class SearchState:
         """Ends a trial whose worker was lost, unless it has ended."""
         if trial in self._live:
             self.record(Ended(trial, TrialState.FAILED, reason))
+
+    def hand_back(self, trials: Sequence[int]) -> None:
+        """Takes back trials of a call whose worker was lost, nobody knows in which of them: each is to run alone."""
+        self._handed_back |= {trial: self._live.pop(trial) for trial in trials if trial in self._live}
 
     def close(self) -> None:
         """Ends the trials that wait at a rung: the search is over, and nobody will promote them."""
@@ -171,8 +180,13 @@ class SearchState:
         if self._ladder.ahead_of(rung.trial) and not again:
             self._study.note_rungs(begun.suggestion, begun.events)
             self._waiting[rung.trial] = self._live.pop(rung.trial)
-            if not self._enough() and self._ladder.promoted([rung.trial]) is not None:
+            if not self._enough() and self._ladder.next_up(self._waiting, self._foreseen) == rung.trial:
+                self._ladder.go_on(rung.trial)
                 self._live[rung.trial] = self._waiting.pop(rung.trial)
+
+    def _foreseen(self, trials: Sequence[int]) -> list[float] | None:
+        """What errors the sampler expects of some that wait, were they trained in full; None if it does not know."""
+        return self._study.foreseen([self._waiting[each].suggestion for each in trials])
 
     def _climb(self, events: list[Event], rung: Rung) -> None:
         priced = next(event for event in reversed(events) if isinstance(event, Priced))
@@ -237,6 +251,7 @@ class SearchState:
                 self._climb(of_trial[event.trial], event)
         for record in records:
             self._take_in(record)
+            self._epochs += record.epochs if record.state is TrialState.FAILED else 0
             if record.cost is not None:
                 self._prices.learn(record.architecture, record.cost.macs, record.cost.latency)
         self._study.restore(records)

@@ -33,6 +33,8 @@ class StateSearcher(Searcher):
         assignments = []
         while len(assignments) < self._per_call and (assignment := self._state.next_trial()) is not None:
             assignments.append(assignment)
+            if assignment.alone:
+                break
         if assignments:
             self._calls.add(trial_id)
             return {"assignments": tuple(assignments)}
@@ -88,7 +90,7 @@ class StateScheduler(FIFOScheduler):
 
 
 class LossCallback(tune.Callback):
-    """Ends the trials of a call whose worker was lost once too often; schedulers are told of every loss."""
+    """Ends the trial of a call whose worker was lost once too often; schedulers are told of every loss."""
 
     def __init__(self, state: SearchState) -> None:
         self._state = state
@@ -98,9 +100,12 @@ class LossCallback(tune.Callback):
         return {}
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Records why."""
-        for assignment in trial.config["assignments"]:
-            self._state.fail(assignment.trial, f"worker lost: {_last_words(trial)}"[:500])
+        """Records why; of several, whose fault it was is not known, and each is tried by itself."""
+        left = [each.trial for each in trial.config["assignments"] if self._state.works_on(each.trial)]
+        if len(left) > 1:
+            self._state.hand_back(left)
+        elif left:
+            self._state.fail(left[0], f"worker lost: {_last_words(trial)}"[:500])
 
 
 def _last_words(trial: Trial) -> str:

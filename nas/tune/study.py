@@ -15,7 +15,7 @@ from optuna.trial import TrialState as OptunaState
 from nas.architecture import Architecture
 from nas.block_fields import Value
 from nas.objectives import Constraint, Objective
-from nas.samplers.exact_cost import WHY
+from nas.samplers.exact_cost import WHY, ExactCostSampler
 from nas.samplers.history import ELSEWHERE, RUNGS, TRAIN_MACS
 from nas.space import SearchSpace
 from nas.trial import Event, Proposed, Started, TrialRecord, TrialState, rungs_before
@@ -104,6 +104,14 @@ class Study:
         suggestion.optuna_trial.set_user_attr(RUNGS, self._shares(rungs))
         started = [event.train_macs for event in events if isinstance(event, Started)]
         suggestion.optuna_trial.set_user_attr(TRAIN_MACS, float(started[-1]) if started else 0.0)
+
+    def foreseen(self, suggestions: Sequence[Suggestion]) -> list[float] | None:
+        """The errors that the sampler expects of suggestions that were trained in part, were they trained in full.
+
+        None where it does not know, as Optuna's own samplers never do.
+        """
+        sampler, numbers = self._study.sampler, [each.optuna_trial.number for each in suggestions]
+        return sampler.foreseen(self._study, numbers) if isinstance(sampler, ExactCostSampler) else None
 
     def withdraw(self, suggestion: Suggestion) -> None:
         """Tells the sampler that a suggestion is not followed."""

@@ -15,7 +15,7 @@ from nas.latency.meter import MeasuringNode
 from nas.plugins import import_plugins
 from nas.store import RunStore
 from nas.training.allocator import keep_freed_memory
-from nas.trial import EpochEnded, Event, Rung, Started
+from nas.trial import Ended, EpochEnded, Event, Rung, Started
 from nas.tune.judging import Assignment, Judge, Worker, make_worker
 
 REPORT_EVERY_S = 2.0  # while epoch follows on epoch
@@ -86,9 +86,9 @@ def together(
 ) -> list[Event]:
     """The next events that are reported together, at least one.
 
-    Nothing that somebody waits for is held back: after a `Started` a training follows, and at a rung that is not the
-    last of a trial it is to be decided whether that goes on. Of epochs that follow on one another only now and then one
-    is reported, as a sign of life.
+    Nothing that somebody waits for is held back: after a `Started` a training follows, at a rung that is not the last
+    of a trial it is to be decided whether that goes on, and the result of a training is not risked for the next
+    trial's. Of epochs that follow on one another only now and then one is reported, as a sign of life.
     """
     since, found = clock(), []
     for event in events:
@@ -98,6 +98,12 @@ def together(
                 continue
             return [*found, event]
         found.append(event)
-        if isinstance(event, Started) or (isinstance(event, Rung) and not is_last(event)) or after_s > HELD_S:
+        decision = isinstance(event, Rung) and not is_last(event)
+        if isinstance(event, Started) or decision or _was_trained(event, found) or after_s > HELD_S:
             return found
     return found
+
+
+def _was_trained(event: Event, found: Sequence[Event]) -> bool:
+    """Whether a trial ends after its last rung; one that is looked up has none."""
+    return isinstance(event, Ended) and any(isinstance(each, Rung) and each.trial == event.trial for each in found)
