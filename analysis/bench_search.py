@@ -27,7 +27,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -65,7 +65,7 @@ class Settings:
             take a third of the epochs that full ones take.
         same: a column that is equal for equal architectures; without it each row is one.
         samplers: which; ours, or Optuna's.
-        budget: evaluations of a search.
+        budget: evaluations of a search; at most as many as rows are distinct.
         seeds: searches of each sampler.
         processes: searches at a time; default: as many as there are cores.
         out: CSV of the results, replaced if it exists; the plot is beside it, with .png for .csv.
@@ -184,12 +184,7 @@ def load(settings: Settings) -> TableSpace:
     if kind == "accuracy":
         levels = [1 - each / (100 if np.nanmax(each) > 1 else 1) for each in levels]
     reduction_of(settings)
-    space = make_space(table, settings.choices, levels, numbers(table, "cost", settings.cost), settings.same)
-    if settings.budget > (distinct := len(np.unique(space.same))):
-        raise ValueError(
-            f"budget={settings.budget} is not allowed; allowed: {distinct} or less, as many as are distinct"
-        )
-    return space
+    return make_space(table, settings.choices, levels, numbers(table, "cost", settings.cost), settings.same)
 
 
 def epochs_of(settings: Settings) -> tuple[int, ...]:
@@ -237,6 +232,7 @@ def main() -> int:
         print(f"analysis.bench_search: {first_line(error)}", file=sys.stderr)
         return 2
     distinct = len(np.unique(space.same))
+    settings = replace(settings, budget=min(settings.budget, distinct))
     print(
         f"{len(space.costs)} rows, {distinct} distinct; {settings.seeds} seeds, {settings.budget} evaluations",
         flush=True,
