@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import TrialState
 
 from analysis.table_space import TableSpace
-from nas.samplers.exact_cost import ExactCostSampler
+from nas.samplers.exact_cost import ExactCostSampler, foreseen
 from nas.samplers.history import RUNGS
 from nas.tune.promotion import Ladder
 
@@ -107,8 +107,7 @@ class Trainings:
         return full
 
     def _foreseen(self, numbers: Sequence[int]) -> list[float] | None:
-        sampler = self._study.sampler
-        return sampler.foreseen(self._study, numbers) if isinstance(sampler, ExactCostSampler) else None
+        return foreseen(self._study, numbers)
 
     def _reach_next(self, number: int) -> bool:
         """Trains a trial to its next rung; whether that is the last one."""

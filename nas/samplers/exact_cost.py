@@ -203,6 +203,15 @@ class ExactCostSampler(optuna.samplers.BaseSampler):
         return ", ".join(f"{name} {chosen.costs[name]:.4g}" for name in self._costs)
 
 
+def foreseen(study: optuna.Study, numbers: Sequence[int]) -> list[float] | None:
+    """What a study's sampler expects of trials that were trained in part (`ExactCostSampler.foreseen`).
+
+    None where it does not know, as Optuna's own samplers never do.
+    """
+    sampler = study.sampler
+    return sampler.foreseen(study, numbers) if isinstance(sampler, ExactCostSampler) else None
+
+
 def _unlike(candidate: Candidate, others: Sequence[Candidate]) -> int:
     """In how many choices it differs from the one that is most like it."""
     made = set(candidate.choices.items())

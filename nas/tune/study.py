@@ -15,7 +15,7 @@ from optuna.trial import TrialState as OptunaState
 from nas.architecture import Architecture
 from nas.block_fields import Value
 from nas.objectives import Constraint, Objective
-from nas.samplers.exact_cost import WHY, ExactCostSampler
+from nas.samplers.exact_cost import WHY, foreseen
 from nas.samplers.history import ELSEWHERE, RUNGS, TRAIN_MACS
 from nas.space import SearchSpace
 from nas.trial import Event, Proposed, Started, TrialRecord, TrialState, rungs_before
@@ -110,8 +110,7 @@ class Study:
 
         None where it does not know, as Optuna's own samplers never do.
         """
-        sampler, numbers = self._study.sampler, [each.optuna_trial.number for each in suggestions]
-        return sampler.foreseen(self._study, numbers) if isinstance(sampler, ExactCostSampler) else None
+        return foreseen(self._study, [each.optuna_trial.number for each in suggestions])
 
     def withdraw(self, suggestion: Suggestion) -> None:
         """Tells the sampler that a suggestion is not followed."""
