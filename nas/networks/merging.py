@@ -21,6 +21,7 @@ from nas.fusion import LinearConv, compose
 from nas.layers.merging import cheapest, exact_spans
 from nas.networks.conv_modules import conv2d_from, is_plain, linear_of
 from nas.networks.fusing import places
+from nas.networks.tracing import traced
 
 Shape = tuple[int, int, int]
 ConvCost = Callable[[nn.Conv2d, Shape], float]
@@ -121,7 +122,7 @@ def linear_runs(deployed: nn.Module) -> tuple[tuple[str, ...], ...]:
         ValueError: the network cannot be traced, hence who feeds whom is unknown.
     """
     try:
-        graph = fx.Tracer().trace(deployed)
+        graph = traced(deployed)
     except Exception as error:  # tracing runs the network's own code, which may raise anything
         raise ValueError(f"network cannot be traced for runs of convolutions: {first_line(error)}") from error
     modules = {node: deployed.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}

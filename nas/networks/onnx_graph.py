@@ -17,6 +17,7 @@ from nas.cost import on_meta
 from nas.networks.conv_modules import is_plain
 from nas.networks.onnx_layers import FUNCTIONS, MODULES, SAME_SHAPE
 from nas.networks.onnx_writer import UnknownOperator, Value, Writer
+from nas.networks.tracing import traced
 
 OPSET, IR_VERSION = 20, 10  # those of torch's exporter
 DTYPES: dict[torch.dtype, int] = {
@@ -46,7 +47,7 @@ def onnx_model(network: nn.Module, input_shape: tuple[int, int, int] | None = No
     try:
         # A copy is traced: the tracer would register tensors that it finds in no module with the network.
         probe, image = on_meta(network, shape)
-        trace = fx.Tracer().trace(probe)
+        trace = traced(probe)
         run = _Shapes(probe, graph=trace)
         run.run(image)
     except Exception as error:  # tracing runs the network's own code, which may raise anything

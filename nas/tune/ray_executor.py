@@ -19,6 +19,7 @@ from ray.tune.experiment import Trial
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from nas.config import LatencyConfig, SearchConfig, first_line
+from nas.interrupts import interrupt_later
 from nas.latency.conditions import Instrument, instrument
 from nas.latency.measure import Variant, measure_interleaved
 from nas.latency.measurement import LatencyMeasurement
@@ -60,7 +61,7 @@ def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
             _check_reachable(config.ray.address)
             context = ray.init(address=config.ray.address, **quiet)
         else:
-            with _interrupt_later():
+            with interrupt_later():
                 context = ray.init(
                     # Else Ray would join whatever cluster was last started on this machine, dead or alive.
                     address="local",
@@ -70,6 +71,9 @@ def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
                     _node_ip_address="127.0.0.1",
                     **quiet,
                 )
+    except KeyboardInterrupt:  # in the middle of Ray's start it would have left half a Ray, which crashes at exit
+        ray.shutdown()
+        raise
     except (ConnectionError, ValueError, RuntimeError) as error:
         token = " (does it ask for a token? then set RAY_AUTH_MODE=token)" if config.ray.address else ""
         raise ValueError(
@@ -93,23 +97,6 @@ def _check_reachable(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=5).close()
         except (OSError, OverflowError) as error:
             raise ConnectionError(str(error)) from None
-
-
-@contextlib.contextmanager
-def _interrupt_later() -> Iterator[None]:
-    """Holds Ctrl-C back: in the middle of Ray's start it would leave half a Ray, which crashes at exit."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if held:
-        ray.shutdown()
-        raise KeyboardInterrupt
 
 
 def concurrency(plan: Plan) -> int:
