@@ -1,8 +1,11 @@
 """What a search begins with: earlier runs' trials, and published networks."""
 
+from dataclasses import replace
+
 import pytest
 
 import nas
+from nas.objectives import Constraint
 from nas.results import Run
 from nas.store import RunStore
 from nas.tune.beforehand import published_members
@@ -60,7 +63,7 @@ def test_memory_of_earlier_trials_is_counted_as_for_this_search(runs_dir):
 def test_published_networks_are_judged_first(tmp_path, monkeypatch):
     space = nas.load_space("tiny")
     published = [(f"published-{seed}", space.encode(space.sample(seed))) for seed in (0, 1)]
-    monkeypatch.setattr("nas.tune.search_state.published_members", lambda space: iter(published))
+    monkeypatch.setattr("nas.tune.search_state.published_members", lambda space, job: iter(published))
     run = small_search(tmp_path, run="zoo", budget=4, zoo_first=True, **SAME)
     expected = list(dict.fromkeys(space.sample(seed).arch_id for seed in (0, 1)))
     assert proposals_of(run)[: len(expected)] == expected
@@ -69,9 +72,18 @@ def test_published_networks_are_judged_first(tmp_path, monkeypatch):
     assert resumed.trials["arch_id"].is_unique and len(resumed.trials) == 6
 
 
-def test_the_published_networks_of_a_space_are_its_members():
-    space = nas.load_space("mobile")
-    found = dict(published_members(space))
-    assert "mobilenet_v2" in {name.removeprefix("zoo/") for name in found}
+def test_the_published_networks_of_a_space_are_its_members(tmp_path):
+    plan = make_plan({"space": "mobile", "runs_dir": str(tmp_path)})
+    found = dict(published_members(plan.space, plan.job))
+    assert "mobilenet_v2" in found
     for name, choices in found.items():
-        assert space.architecture(choices).arch_id == nas.load_architecture(f"zoo/{name.removeprefix('zoo/')}").arch_id
+        assert plan.space.architecture(choices).arch_id == nas.load_architecture(f"zoo/{name}").arch_id
+
+
+def test_published_networks_that_break_a_limit_are_left_out(tmp_path):
+    plan = make_plan({"space": "mobile", "runs_dir": str(tmp_path)})
+    size = size_of(nas.load_architecture("zoo/mobilenet_v2"), plan.job)
+    for name, limit in size._asdict().items():
+        for share, kept in ((1.0, True), (0.99, False)):
+            limited = replace(plan.job, constraints=(Constraint(name, share * limit), Constraint("latency_ms", 1e-9)))
+            assert ("mobilenet_v2" in dict(published_members(plan.space, limited))) == kept

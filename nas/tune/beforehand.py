@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from nas.architecture import Architecture
 from nas.block_fields import Value
 from nas.config import SearchConfig, user_path
 from nas.config_fields import leaves
@@ -49,12 +50,25 @@ def earlier_trials(config: SearchConfig, space: SearchSpace, job: Job) -> tuple[
     return tuple(found)
 
 
-def published_members(space: SearchSpace) -> Iterator[tuple[str, dict[str, Value]]]:
-    """The networks of the zoo that a space contains: names, and the choices that make them."""
+def published_members(space: SearchSpace, job: Job) -> Iterator[tuple[str, dict[str, Value]]]:
+    """The networks of the zoo that a space contains: names, and the choices that make them.
+
+    Those that break a limit are left out, as far as that is known without measuring.
+    """
     for name in zoo_names():
-        choices = space.encode(load_architecture(name))
-        if choices is not None:
+        arch = load_architecture(name)
+        choices = space.encode(arch)
+        if choices is not None and _may_ship(arch, job):
             yield name, choices
+
+
+def _may_ship(arch: Architecture, job: Job) -> bool:
+    """Whether it can be built for the job's images and keeps the limits of what is counted."""
+    try:
+        counted = size_of(arch, job)._asdict()
+    except ValueError:
+        return False
+    return not any(each.broken_by(counted) for each in job.constraints if each.name in counted)
 
 
 def _store_of(run: str, runs_dir: Path) -> RunStore:

@@ -70,7 +70,7 @@ class SearchState:
         self._waiting: dict[int, _Begun] = {}  # at a rung
         self._handed_back: dict[int, _Begun] = {}
         self._to_repeat: list[Proposed] = []
-        self._published = list(published_members(plan.space)) if plan.config.zoo_first else []
+        self._published = list(published_members(plan.space, plan.job)) if plan.config.zoo_first else []
         self._seen: set[str] = set()
         self._next_trial = 0
         self._restore(store.events())
@@ -147,7 +147,6 @@ class SearchState:
         elif isinstance(event, Rung):
             self._reach(begun, event)
         elif isinstance(event, Ended):
-            self._epochs += event.epochs if event.state is TrialState.FAILED else 0
             (record,) = records_of(begun.events)
             del self._live[event.trial]
             Checkpoint(self._store.checkpoint_file(event.trial)).discard()
@@ -200,6 +199,7 @@ class SearchState:
         self.last = record
         self.judged += 1
         self.trained += record.state.trained
+        self._epochs += record.epochs if record.state is TrialState.FAILED else 0  # others have rungs
         if record.state.trained:
             names, before = self._config.objectives, self.front
             self.front = front_of([*before, record], names, self._constraints)
@@ -251,7 +251,6 @@ class SearchState:
                 self._climb(of_trial[event.trial], event)
         for record in records:
             self._take_in(record)
-            self._epochs += record.epochs if record.state is TrialState.FAILED else 0
             if record.cost is not None:
                 self._prices.learn(record.architecture, record.cost.macs, record.cost.latency)
         self._study.restore(records)
