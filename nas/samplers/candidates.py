@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 UNIFORM, MUTATED, CROSSED = 48, 112, 32  # candidates that are made for each proposal, by how they are made
 MOST_CHANGES = 3  # choices that a mutation draws anew
-KEPT = 1200  # candidates that wait for the next proposal
+KEPT = 600  # candidates that wait for the next proposal
 FEWER = 1.5  # by which fewer are made once so many wait: to make and to price them is most of a proposal's time
 ROUNDS, LEAST_BROKEN = 20, 8  # of mutations towards the constraints, where none keeps them; and of how many parents
 

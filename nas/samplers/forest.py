@@ -9,7 +9,8 @@ from sklearn.ensemble import RandomForestRegressor
 
 from nas.samplers.gaussian_process import Array, Normal
 
-TREES = 100
+TREES = 50
+FEATURES = 1 / 3  # share of the columns that a split is chosen among
 LEAST_SPREAD = 0.05  # deviations are at least this share of the forest's usual error
 
 
@@ -33,7 +34,7 @@ class Forest:
 
 def fit_forest(seen: Array, target: Array, seed: int) -> Forest:
     """The forest of rows (n, columns) and their targets (n,)."""
-    forest = RandomForestRegressor(TREES, max_features=0.5, random_state=seed).fit(seen, target)
+    forest = RandomForestRegressor(TREES, max_features=FEATURES, random_state=seed).fit(seen, target)
     outside = np.ones((TREES, len(target)), dtype=bool)
     for tree, inside in enumerate(forest.estimators_samples_):
         outside[tree, inside] = False
