@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from nas.block_fields import Value
@@ -99,14 +99,14 @@ class Architecture:
         """
         strides = self.strides(input_shape)
         blocks = [
-            block if block.stride_or_one == stride else block.without_stride()
+            block if block.stride_or_one == stride else _without_stride(block)
             for block, stride in zip(self.blocks, strides, strict=True)
         ]
         side = min(input_shape[1:])
         for block in blocks:
             side = block.output_side(side) if side > 0 else 0
         if side < 1 or strides != tuple(block.stride_or_one for block in self.blocks):
-            blocks = [block.padded() for block in blocks]
+            blocks = [_padded(block) for block in blocks]
         return tuple(blocks)
 
     def check(self, in_channels: int) -> None:
@@ -151,6 +151,16 @@ class Architecture:
     def to_json(self) -> str:
         """One line of JSON that `architecture_from_json` reads back to an equal value."""
         return json.dumps(self.to_dict())
+
+
+@lru_cache(maxsize=2**14)  # as in a search, where many architectures have the same blocks
+def _without_stride(block: Block) -> Block:
+    return block.without_stride()
+
+
+@lru_cache(maxsize=2**14)
+def _padded(block: Block) -> Block:
+    return block.padded()
 
 
 def architecture_from_dict(words: Any) -> Architecture:

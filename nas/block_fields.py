@@ -56,26 +56,25 @@ class FieldRule:
         Raises:
             ValueError: a value of another type or out of range; the message says what is allowed.
         """
-        error = ValueError(f"{value!r} is not allowed; allowed: {self.allowed}")
+        parsed = self._parsed(value)
+        if parsed is None:
+            raise ValueError(f"{value!r} is not allowed; allowed: {self.allowed}")
+        return parsed
+
+    def _parsed(self, value: Any) -> Value | None:
         if self.kind is str:
             # YAML reads a bare `none` as a string but `null` and `~` as None; both mean "none" here.
             word = "none" if value is None and "none" in self.options else value
-            if word not in self.options:
-                raise error
-            return word
+            return word if word in self.options else None
         if self.kind is bool:
-            if not isinstance(value, bool):
-                raise error
-            return value
+            return value if isinstance(value, bool) else None
         if isinstance(value, str) and value in self.options:
             return value
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise error
+            return None
         if not self.low <= value <= self.high or (self.kind is int and value != int(value)):
-            raise error
-        if self.odd and int(value) % 2 == 0:
-            raise error
-        return self.kind(value)
+            return None
+        return None if self.odd and int(value) % 2 == 0 else self.kind(value)
 
 
 def number(kind: type, default: Any, low: float, high: float, meaning: str, **more: Any) -> Any:

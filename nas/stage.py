@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from nas.block_fields import Value
 from nas.blocks import Block, block_schema
@@ -62,7 +63,7 @@ class Stage:
             fields = {
                 field: pick(choice, i) for field, choice in self.settings[name].items() if field != "stride" or i == 0
             }
-            blocks.append(block_schema(name)(**fields))
+            blocks.append(_block(name, tuple(fields.items())))
         return tuple(blocks)
 
     def encodings(self) -> int:
@@ -103,3 +104,8 @@ class Stage:
                 within = sum(map(first, subset)) * sum(map(later, subset)) ** (depth - 1)
                 total += (-1) ** (len(used) - size) * within
         return total
+
+
+@lru_cache(maxsize=2**14)  # a search assembles thousands of architectures of the same blocks
+def _block(name: str, fields: tuple[tuple[str, Value], ...]) -> Block:
+    return block_schema(name)(**dict(fields))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cache
+from typing import Any, ClassVar
 
 from nas import block_fields as fields
 from nas.block_fields import FieldRule, Value
@@ -119,7 +120,7 @@ class Block:
         """
         words: dict[str, Value] = {"block": self.name}
         resolved = self.resolved(in_channels)
-        default = {field.name: field.default for field in dataclasses.fields(self)}
+        default = _defaults(type(self))
         for field, rule in rules(type(self)).items():
             if field == "norm_eps":
                 if not (self.norm_stays() if deploy else self.has_norm()):
@@ -191,6 +192,12 @@ def check_sizes(input_shape: tuple[int, int, int], num_classes: int) -> None:
         )
 
 
+@cache
+def _defaults(schema: type[Block]) -> dict[str, Any]:
+    return {field.name: field.default for field in dataclasses.fields(schema)}
+
+
+@cache  # a search makes and hashes thousands of blocks
 def rules(schema: type[Block]) -> dict[str, FieldRule]:
     """The fields of a block schema and the rule of each, in the order of their definition."""
     return {field.name: field.metadata["rule"] for field in dataclasses.fields(schema)}

@@ -79,10 +79,11 @@ class _Layout(NamedTuple):
 
 
 class _Described(NamedTuple):
-    """What one layer adds: places of kinds, a row of figures for each, and the layout after it."""
+    """What one layer adds: numbers and their places among the sums, its weights, and the layout after it."""
 
-    places: list[int]
-    rows: list[Figures]
+    places: tuple[int, ...]
+    numbers: tuple[float, ...]
+    weights: float
     after: _Layout
 
 
@@ -97,19 +98,17 @@ def features(layers: Sequence[Layer]) -> Array:
         times its rough price. All but the last add up over networks that run one after the other.
     """
     places: list[int] = []
-    rows: list[Figures] = []
-    layout = _Layout()
+    numbers: list[float] = []
+    weights, layout = 0.0, _Layout()
     for layer in layers:
         described = _described(layer, layout)
         places += described.places
-        rows += described.rows
+        numbers += described.numbers
+        weights += described.weights
         layout = described.after
-    sums = np.zeros((len(KINDS), len(PRICES)))
-    if rows:
-        np.add.at(sums, places, np.array(rows, dtype=np.float64))
-    weights = sum(row.weights for row in rows)
+    sums = np.bincount(np.array(places, dtype=np.intp), numbers, len(KINDS) * len(PRICES))
     beyond = [PRICES.weights * max(0.0, weights - cache) for cache in CACHES]
-    return np.concatenate([(sums * np.array(PRICES)).ravel(), beyond])
+    return np.concatenate([sums * np.tile(PRICES, len(KINDS)), beyond])
 
 
 @lru_cache(maxsize=2**16)
@@ -122,12 +121,17 @@ def _described(layer: Layer, before: _Layout) -> _Described:
         moved += (layer.in_elements - layer.second_elements) * before.gated_blocked
     elif reads != before.blocked:
         moved = _filled(layer.in_channels) * math.prod(layer.in_size)
-    places, rows = [PLACES[kind]], [_figures(layer, reads, writes)]
+    figures = {kind: _figures(layer, reads, writes)}
     if moved:
-        places.append(PLACES[LAYOUTS[not reads]])
-        rows.append(Figures(read=moved))
+        figures[LAYOUTS[not reads]] = Figures(read=moved)
+    numbers = {
+        PLACES[kind] * len(PRICES) + place: number
+        for kind, row in figures.items()
+        for place, number in enumerate(row)
+        if number
+    }
     gated = writes if layer.kind == "global_pool" else before.gated_blocked and layer.kind != "multiply"
-    return _Described(places, rows, _Layout(writes, gated))
+    return _Described(tuple(numbers), tuple(numbers.values()), figures[kind].weights, _Layout(writes, gated))
 
 
 def _way(layer: Layer, blocked: bool) -> tuple[str, bool, bool]:

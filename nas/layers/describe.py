@@ -63,10 +63,10 @@ def deploy_layers(
     Raises:
         ValueError: an impossible shape, groups that do not fit the channels, a map that vanishes, an unknown cost.
     """
-    layers = [layer for part in _parts(arch, num_classes, input_shape) for layer in part.layers]
-    return tuple(layer for _, layer in _merged(layers, merge))
+    return described(arch, num_classes, input_shape, merge).layers
 
 
+@lru_cache(maxsize=2**10)  # a search asks for the same ones twice: how large are they, and how fast
 def described(
     arch: Architecture, num_classes: int, input_shape: tuple[int, int, int], merge: str = "none"
 ) -> Described:

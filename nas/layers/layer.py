@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from nas.convolution import Convolution, Pair
@@ -34,7 +35,7 @@ BATCH_NORM_BYTES = 8  # of a channel's running mean and variance
 COUNTER_BYTES = 8  # of the batches that a BatchNorm has seen
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layer:
     """One operation of a deployed network for one image.
 
@@ -86,27 +87,27 @@ class Layer:
             self.bias,
         )
 
-    @property
+    @cached_property
     def weights(self) -> int:
         """Numbers of the kernel of a convolution or linear layer, the bias left aside; 0 for other kinds."""
         if self.kind not in ("conv", "linear"):
             return 0
         return self.out_channels * (self.in_channels // self.groups) * math.prod(self.kernel_size)
 
-    @property
+    @cached_property
     def params(self) -> int:
         """Trained numbers, as `nas.cost.count` counts them: weights and biases, a norm's scale and shift."""
         if self.kind in TRAINED_NORMS:
             return 2 * self.in_channels
         return self.weights + (self.out_channels if self.bias else 0)
 
-    @property
+    @cached_property
     def other_bytes(self) -> int:
         """Bytes of what it keeps besides weights, as `nas.cost.footprint` counts them: biases, norms' numbers."""
         statistics = BATCH_NORM_BYTES * self.in_channels + COUNTER_BYTES if self.kind == "batch_norm" else 0
         return 4 * (self.params - self.weights) + statistics
 
-    @property
+    @cached_property
     def macs(self) -> int:
         """Multiply-adds, as `nas.cost.count` counts them: those of convolutions and linear layers."""
         return self.weights * math.prod(self.out_size)
@@ -116,7 +117,7 @@ class Layer:
         """Numbers that it reads, but for its own."""
         return self.in_channels * math.prod(self.in_size) + self.second_elements
 
-    @property
+    @cached_property
     def out_elements(self) -> int:
         """Numbers that it writes."""
         return self.out_channels * math.prod(self.out_size)

@@ -51,7 +51,8 @@ def merged_spans(layers: Sequence[Layer], cost: LayerCost) -> list[tuple[Span, L
     start = 0
     for end in range(1, len(layers) + 1):
         if end == len(layers) or not layers[end].follows:
-            merged += _merged_run(layers[start:end], start, cost)
+            alone = end - start == 1
+            merged += [((start, end), layers[start])] if alone else _merged_run(layers[start:end], start, cost)
             start = end
     return merged
 
@@ -84,8 +85,6 @@ def cheapest(length: int, costs: Mapping[Span, float]) -> tuple[Span, ...]:
 
 def _merged_run(run: Sequence[Layer], at: int, cost: LayerCost) -> list[tuple[Span, Layer]]:
     """A run that begins at a layer `at`, by its cheapest spans."""
-    if len(run) < 2:
-        return [((at, at + 1), run[0])]
     spans = {
         (start, end): conv_layer(conv, run[start].in_size, run[end - 1].out_size, run[start].follows)
         for (start, end), conv in exact_spans([layer.convolution for layer in run]).items()
