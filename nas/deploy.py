@@ -21,7 +21,7 @@ from nas.files import write_at_once
 from nas.networks.builder import build
 from nas.networks.fusing import unfused_norms
 from nas.networks.merging import MergePlan, apply_merges, merge_plan_from_json
-from nas.networks.quantized import shipped_bytes
+from nas.networks.onnx_file import shipped_bytes
 from nas.tensor_file import save_tensors
 
 MERGES = "merges"  # key of the merge plan in a weights file's metadata

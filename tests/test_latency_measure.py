@@ -18,7 +18,8 @@ from nas.latency.prepared import Prepared
 from nas.latency.reference import reference_name
 from nas.latency.sampling import Samples
 from nas.latency.usual import speeds
-from nas.networks.quantized import QuantizedNetwork, quantize
+from nas.networks.onnx_file import OnnxNetwork
+from nas.networks.quantized import quantize
 from tests.lanes import is_free
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -259,7 +260,7 @@ def test_int8_hands_the_runtime_a_quantized_network(lane, quick, monkeypatch):
 
     monkeypatch.setitem(LATENCY_BACKENDS, "onnxruntime", dataclasses.replace(real, prepare=prepare))
     measure(network(), dataclasses.replace(quick, dtype="int8"), input_shape=SHAPE, lane=lane)
-    assert QuantizedNetwork in seen
+    assert OnnxNetwork in seen
 
 
 def test_what_the_machine_wanders_is_taken_out_of_a_latency(scripted):

@@ -18,7 +18,8 @@ from nas.deploy import load_deployed
 from nas.job import Job
 from nas.networks.fusing import fuse
 from nas.networks.merging import apply_merges, conv_macs, plan_merges
-from nas.networks.quantized import QuantizedNetwork, quantize
+from nas.networks.onnx_file import OnnxNetwork
+from nas.networks.quantized import quantize
 from nas.recipes import TrainConfig, TrainOverrides
 from nas.store import RunStore
 from nas.training.evaluation import evaluate
@@ -79,7 +80,7 @@ def test_its_weights_are_int8(quantized):
 def test_copies_are_the_same_network(quantized, data, how):
     other = copy.deepcopy(quantized) if how == "copied" else pickle.loads(pickle.dumps(quantized))  # noqa: S301  # ours
     images = data.normalize(data.validation.x[:50])
-    assert isinstance(other, QuantizedNetwork) and other is not quantized
+    assert isinstance(other, OnnxNetwork) and other is not quantized
     assert (other.onnx_model, other.input_shape, other.threads) == (quantized.onnx_model, SHAPE, 1)
     assert torch.equal(other(images), quantized(images))
 

@@ -24,7 +24,8 @@ from nas.latency.prepared import TABLE, Prepared, fastest, not_supported
 from nas.latency.reference import batch_of_noise, reference, reference_name
 from nas.latency.sampling import FEWEST_ROUNDS, Samples, sample, warm_up
 from nas.latency.usual import Speeds, note_reading, speeds
-from nas.networks.quantized import QuantizedNetwork, quantize
+from nas.networks.onnx_file import OnnxNetwork
+from nas.networks.quantized import quantize
 
 MOST_ATTEMPTS = 2  # at a median that can be relied on: most disturbances are bursts, or go on for minutes
 FAR_OFF = 0.06  # of its usual speed: so far the reference was found to tell by how much all networks are off
@@ -147,7 +148,7 @@ def _prepare(stack: contextlib.ExitStack, variant: Variant, device: str) -> _Rea
     name, backend = backend_for(config, device)
     network = copy.deepcopy(variant.network).to(device).eval()
     images = batch_of_noise(shape, config.batch_size, device)
-    if config.dtype == "int8" and not isinstance(network, QuantizedNetwork):
+    if config.dtype == "int8" and not isinstance(network, OnnxNetwork):
         try:
             network = quantize(network, images[:1])  # the scales matter for its outputs, not for its time
         except Exception as error:  # exporter and quantizer raise their own kinds

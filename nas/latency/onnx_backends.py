@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from nas.config import LatencyConfig
 from nas.latency.prepared import CUDA_EVENTS, Prepared, cuda_clock, host_clock, not_supported
-from nas.networks.onnx_file import INPUT, OUTPUT
-from nas.networks.quantized import shipped_bytes
+from nas.networks.onnx_file import INPUT, OUTPUT, shipped_bytes
 
 
 def check_cuda_provider() -> None:

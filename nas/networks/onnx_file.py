@@ -7,8 +7,9 @@ import logging
 import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas.networks.onnx_graph import UnknownOperator, onnx_model
 
@@ -45,6 +46,46 @@ def onnx_bytes(network: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
         )
     assert program is not None
     return program.model_proto.SerializeToString()
+
+
+class OnnxNetwork(nn.Module):
+    """An ONNX file as ONNX Runtime runs it on the CPU: images (N, C, H, W) to logits (N, classes).
+
+    Attributes:
+        onnx_model: the file's bytes.
+        input_shape: (C, H, W).
+    """
+
+    def __init__(self, onnx_model: bytes, input_shape: tuple[int, int, int], threads: int = 1) -> None:
+        import onnxruntime
+
+        super().__init__()
+        self.onnx_model, self.input_shape, self.threads = onnx_model, input_shape, threads
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = threads, 3
+        self._session = onnxruntime.InferenceSession(onnx_model, options, providers=["CPUExecutionProvider"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of a batch of images, wherever they lie."""
+        (logits,) = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(x.cpu().numpy())})
+        return torch.from_numpy(logits).to(x.device)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> OnnxNetwork:
+        """A network with a session of its own: sessions are not copied."""
+        return OnnxNetwork(self.onnx_model, self.input_shape, self.threads)
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        """For other processes: made anew from its file."""
+        return OnnxNetwork, (self.onnx_model, self.input_shape, self.threads)
+
+
+def shipped_bytes(shipped: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
+    """The ONNX file of what ships: of a fused network, or of one that is an ONNX file already.
+
+    Raises:
+        Exception: see `onnx_bytes`.
+    """
+    return shipped.onnx_model if isinstance(shipped, OnnxNetwork) else onnx_bytes(shipped, input_shape)
 
 
 @contextlib.contextmanager
