@@ -20,7 +20,8 @@ The map, in the order in which data passes:
       -> nas.deploy        the front's networks as verified files
 
 `nas.tune` runs many trials (Ray or inline), `nas.samplers` proposes them; `nas.search` is that command, `nas.train` the
-one that trains a single network (`nas.train_one`).
+one that trains a single network (`nas.train_one`), `nas.export` the one that makes files of a run's networks
+(`nas.exporting`).
 The names below are loaded when they are first used: `import nas` loads neither torch nor ray.
 """
 

@@ -6,9 +6,8 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -21,11 +20,12 @@ from nas.files import write_at_once
 from nas.networks.builder import build
 from nas.networks.fusing import unfused_norms
 from nas.networks.merging import MergePlan, apply_merges, merge_plan_from_json
-from nas.networks.onnx_file import shipped_bytes
+from nas.networks.onnx_file import OnnxNetwork, shipped_bytes
 from nas.tensor_file import save_tensors
 
 MERGES = "merges"  # key of the merge plan in a weights file's metadata
 VERIFIED_IMAGES = 10_000
+SEEN_IMAGES = 1000  # of the training images, to tell their range
 TOLERANCE = 1e-4  # largest difference of ONNX Runtime's outputs over the largest output
 
 
@@ -38,9 +38,12 @@ def save_weights(network: nn.Module, merges: MergePlan, file: Path) -> None:
     save_tensors(network.state_dict(), file, {MERGES: merges.to_json()})
 
 
-def keep_deployed(trained: nn.Module, deployed: nn.Module, merges: MergePlan, file: Path) -> None:
-    """Keeps of a judged network what ships."""
-    save_weights(deployed, merges, file)
+def keep_networks(
+    trained: nn.Module, deployed: nn.Module, merges: MergePlan, trained_file: Path, deployed_file: Path
+) -> None:
+    """Keeps both forms of a judged network, the one that ships last: where it is, the other is too."""
+    save_tensors(trained.state_dict(), trained_file)
+    save_weights(deployed, merges, deployed_file)
 
 
 def load_deployed(
@@ -111,7 +114,7 @@ def write_model(model: Model, folder: Path) -> None:
     difference = _verify_onnx(model.shipped, model.data, folder / "model.onnx")
     metrics = {
         **model.metrics,
-        "input": _input_words(model.data),
+        "input": input_words(model.data),
         "classes": list(model.data.classes),
         "unfused_norms": unfused_norms(model.network),
         "merged": [list(segment) for segment in model.merges.segments],
@@ -120,32 +123,52 @@ def write_model(model: Model, folder: Path) -> None:
     write_at_once(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
 
-def _input_words(data: ImageData) -> dict[str, Any]:
+def input_words(data: ImageData) -> dict[str, Any]:
+    """How images are prepared for a network of a data set, JSON-ready.
+
+    `range` are the least and the greatest value of training images, from all over: black and white in their units.
+    """
+    pixels = data.train.spread(SEEN_IMAGES)
     return {
         "shape": ["batch", *data.input_shape],
         "dtype": "float32",
         "normalize": "(pixels - mean) / std, by channel, in the units of the original images",
         "mean": list(data.mean),
         "std": list(data.std),
+        "range": [float(pixels.min()), float(pixels.max())],
     }
 
 
 def _verify_onnx(shipped: nn.Module, data: ImageData, file: Path) -> float:
     """The largest difference over the largest output, on test images from all over."""
-    import onnxruntime
+    found = agreement(OnnxNetwork(file.read_bytes(), data.input_shape), shipped, data)
+    if found.equal_predictions < 1:
+        raise ExportFailed(f"{file.name}: predictions differ from the network's on test images")
+    if not found.difference <= TOLERANCE:
+        raise ExportFailed(f"{file.name}: outputs differ by {found.difference:.2g} of the largest output")
+    return found.difference
 
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    largest = difference = 0.0
-    verified = data.test.spread(VERIFIED_IMAGES).cpu()
-    for batch in verified.split(fitting_batch_size(data.input_shape, verified.device)):
-        images = data.normalize(batch)
-        with torch.inference_mode():
-            expected = shipped(images).cpu().numpy()
-        given = np.asarray(session.run(["logits"], {"images": images.numpy()})[0])
-        largest = max(largest, float(np.abs(expected).max()))
-        difference = max(difference, float(np.abs(expected - given).max()))
-        if (expected.argmax(1) != given.argmax(1)).any():
-            raise ExportFailed(f"{file.name}: predictions differ from the network's on test images")
-    if not difference <= TOLERANCE * largest:
-        raise ExportFailed(f"{file.name}: outputs differ by {difference:.2g} (largest output {largest:.2g})")
-    return difference / largest if largest else 0.0
+
+class Agreement(NamedTuple):
+    """How far two networks agree on real images.
+
+    Attributes:
+        images: on how many.
+        difference: the largest of two outputs, over the largest output.
+        equal_predictions: the share of images for which both say the same class.
+    """
+
+    images: int
+    difference: float
+    equal_predictions: float
+
+
+def agreement(one: nn.Module, other: nn.Module, data: ImageData) -> Agreement:
+    """How far two networks (N, C, H, W) -> (N, classes) on the CPU agree on test images from all over."""
+    images = data.test.spread(VERIFIED_IMAGES).cpu()
+    batches = [data.normalize(each) for each in images.split(fitting_batch_size(data.input_shape, images.device))]
+    with torch.inference_mode():
+        given, expected = (torch.cat([network(each) for each in batches]) for network in (one, other))
+    largest = float(expected.abs().max()) or 1.0
+    equal = given.argmax(1) == expected.argmax(1)
+    return Agreement(len(images), float((given - expected).abs().max()) / largest, float(equal.float().mean()))

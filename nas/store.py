@@ -99,6 +99,19 @@ class RunStore:
             raise ValueError(f"{folder} is not a run: it has no events.jsonl")
         return cls(folder)
 
+    @classmethod
+    def find(cls, key: str, run: str, runs_dir: Path) -> RunStore:
+        """The store of a run by its path, or by its name in a folder of runs.
+
+        Raises:
+            ValueError: there is no such run; the message begins with `key`.
+        """
+        path = user_path(key, run)
+        try:
+            return cls.open(path if (path / "events.jsonl").is_file() else runs_dir / run)
+        except ValueError as error:
+            raise ValueError(f"{key}={run}: {error}") from None
+
     @property
     def name(self) -> str:
         """The run's name."""
@@ -173,6 +186,10 @@ class RunStore:
     def weights_file(self, trial: int) -> Path:
         """Where the weights of a trial's fused network are."""
         return self.path / "weights" / f"{trial}.safetensors"
+
+    def trained_file(self, trial: int) -> Path:
+        """Where the weights of a trial's train form are; of an ended run, those of its front only."""
+        return self.path / "weights" / f"{trial}.train.safetensors"
 
     def checkpoint_file(self, trial: int) -> Path:
         """Where a trial's training is written down while it lasts."""

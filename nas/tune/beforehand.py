@@ -38,7 +38,7 @@ def earlier_trials(config: SearchConfig, space: SearchSpace, job: Job) -> tuple[
     """
     found = []
     for run in config.warm_start:
-        store = _store_of(run, Path(config.runs_dir))
+        store = RunStore.find("warm_start", run, Path(config.runs_dir))
         _check_same(run, store.config(), config)
         for record in store.records():
             choices = None if record.accuracy is None else space.encode(record.architecture)
@@ -69,15 +69,6 @@ def _may_ship(arch: Architecture, job: Job) -> bool:
     except ValueError:
         return False
     return not any(each.broken_by(counted) for each in job.constraints if each.name in counted)
-
-
-def _store_of(run: str, runs_dir: Path) -> RunStore:
-    """A run by its path, or by its name among those of the search's folder."""
-    path = user_path("warm_start", run)
-    try:
-        return RunStore.open(path if (path / "events.jsonl").is_file() else runs_dir / run)
-    except ValueError as error:
-        raise ValueError(f"warm_start={run}: {error}") from None
 
 
 def _check_same(run: str, theirs: SearchConfig, ours: SearchConfig) -> None:

@@ -46,7 +46,9 @@ def finish(plan: Plan, store: RunStore, meter: Meter, memory: LatencyMemory, rea
         with meter.lane.working():
             records = _tested(store, job, records, _front(records, config), meter.lane)
             write_results(store, records)
-            _export(store, job, (meter.lane, memory.where), _front(records, config), say)
+            front = _front(records, config)
+            _export(store, job, (meter.lane, memory.where), front, say)
+            _forget_trained(store, records, front)
     finally:
         torch.set_num_threads(before)
     store.write_end(reason)
@@ -121,6 +123,12 @@ def _tested(
             events.append(Tested(record.trial, accuracy))
             store.append(events[-1])
     return _with_events(records, events)
+
+
+def _forget_trained(store: RunStore, records: list[TrialRecord], front: list[TrialRecord]) -> None:
+    """Of networks that are not on the front the train form, which may be several times as large, is not kept."""
+    for trial in {each.trial for each in records} - {each.trial for each in front}:
+        store.trained_file(trial).unlink(missing_ok=True)
 
 
 def _export(store: RunStore, job: Job, measured: tuple[Lane, Conditions], front: list[TrialRecord], say: Say) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from nas.architecture import architecture_from_dict
-from nas.deploy import keep_deployed
+from nas.deploy import keep_networks
 from nas.job import Job
 from nas.latency.meter import MeasuringNode, Meter
 from nas.pipeline import Events, Known, judge
@@ -77,7 +77,7 @@ def trained(assignment: Assignment, worker: Worker) -> Events:
         architecture_from_dict(assignment.architecture),
         worker.job,
         assignment.known,
-        partial(keep_deployed, file=store.weights_file(trial)),
+        partial(keep_networks, trained_file=store.trained_file(trial), deployed_file=store.weights_file(trial)),
         worker.meter,
         Checkpoint(store.checkpoint_file(trial)),
         assignment.rungs,
