@@ -6,6 +6,7 @@ itself is in `nas.command_line`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -245,6 +246,51 @@ class MeasureConfig(TargetConfig):
 
     arch: str | None = key(None, "architecture.json, a network of zoo/, or a space of which a sample is taken")
     backends: list[str] = key([], "runtimes; default: all that are installed")
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """Latencies of single layers."""
+
+    table: str | None = key(None, "latencies of layers (CSV of `nas.latency layers`), for each layer's share")
+
+
+@dataclass(frozen=True)
+class DescribeConfig:
+    """`python -m nas.describe`: which network is shown, for which images."""
+
+    arch: str | None = key(
+        None,
+        "architecture.json or the folder of an exported model, a network of zoo/, RUN:TRIAL of a run, or a space of "
+        "which a sample is taken (by seed)",
+    )
+    input: str | None = key(
+        None, "shape of the images; default: as the run, the model or the file in zoo/ says, else 3x224x224"
+    )
+    classes: int | None = key(None, "number of logits; default: likewise, else 1000", low=1, high=1_000_000)
+    merge: str | None = key(
+        None,
+        "merge runs of linear convolutions of the deploy form where that saves macs or params, all that can be, or "
+        "none; default: as the trial was merged, else none",
+        options=("none", "macs", "params", "all"),
+    )
+    seed: int = key(0, "seed of the sample", low=0, high=2**31 - 1)
+    csv: str | None = key(None, "file for the table, with every figure of both forms; one of that name is replaced")
+    plugins: list[str] = key([], "modules that are imported first, and may add blocks")
+    latency: TableConfig = field(default_factory=TableConfig)
+
+
+def image_shape(text: str) -> tuple[int, int, int]:
+    """The (C, H, W) that a person wrote as CxHxW.
+
+    Raises:
+        ValueError: anything else.
+    """
+    sizes = text.lower().split("x")
+    if len(sizes) != 3 or not all(re.fullmatch("[1-9][0-9]{0,4}", size) for size in sizes):
+        raise ValueError(f"input={text} is not allowed; allowed: CxHxW, e.g. 3x32x32, each at most 99999")
+    channels, height, width = map(int, sizes)
+    return channels, height, width
 
 
 def user_path(key: str, text: str | Path) -> Path:

@@ -83,7 +83,7 @@ def on_meta(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[nn.M
     return copy.deepcopy(network, {**buffers, **without}).to("meta").eval(), image
 
 
-class _Observer(TorchDispatchMode):
+class Observer(TorchDispatchMode):
     """Counts what runs within it: operations, and the numbers of tensors that are alive at once.
 
     Attributes:
@@ -123,12 +123,12 @@ class _Observer(TorchDispatchMode):
         self.most_alive = max(self.most_alive, self._alive)
 
 
-def _observed(network: nn.Module, input_shape: tuple[int, int, int]) -> _Observer:
+def _observed(network: nn.Module, input_shape: tuple[int, int, int]) -> Observer:
     """What a network did with one image."""
     # In a caller's inference mode operators would not be taken apart into those that there are formulas for.
     with torch.inference_mode(False), torch.no_grad():
         probe, image = on_meta(network, input_shape)
-        observer = _Observer([*probe.parameters(), *probe.buffers()], image)
+        observer = Observer([*probe.parameters(), *probe.buffers()], image)
         with observer:
             probe(image)
     return observer
@@ -138,7 +138,7 @@ def _params(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _footprint(network: nn.Module, observed: _Observer) -> Footprint:
+def _footprint(network: nn.Module, observed: Observer) -> Footprint:
     stored = [*network.parameters(), *network.buffers()]
     kernels, others = [each for each in stored if each.ndim > 1], [each for each in stored if each.ndim <= 1]
     other_bytes = sum(each.numel() * each.element_size() for each in others)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import tempfile
 from dataclasses import replace
@@ -14,7 +13,7 @@ from rich.table import Table
 from torch import nn
 
 from nas.architecture import Architecture
-from nas.config import CalibrateConfig, LayersConfig, MeasureConfig, SearchConfig, TargetConfig
+from nas.config import CalibrateConfig, LayersConfig, MeasureConfig, SearchConfig, TargetConfig, image_shape
 from nas.config_fields import leaves
 from nas.data import load_data
 from nas.latency.calibrate import calibrate, distinct, report
@@ -151,11 +150,7 @@ def _images(config: TargetConfig) -> tuple[Shape, int]:
     if config.input is None:
         data = load_data(config.data, config.data_root, 0.25, 0, config.data_options)
         return data.input_shape, data.num_classes
-    sizes = config.input.lower().split("x")
-    if len(sizes) != 3 or not all(re.fullmatch("[1-9][0-9]{0,4}", size) for size in sizes):
-        raise ValueError(f"input={config.input} is not allowed; allowed: CxHxW, e.g. 3x32x32, each at most 99999")
-    channels, height, width = map(int, sizes)
-    return (channels, height, width), config.classes
+    return image_shape(config.input), config.classes
 
 
 def _table(rows: list[Row]) -> Table:

@@ -1,0 +1,274 @@
+"""What `python -m nas.describe` shows: which network, for which images, as a table and a few lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from nas.architecture import Architecture
+from nas.both_forms import (
+    BothForms,
+    Row,
+    Shape,
+    as_table,
+    both_forms,
+    is_everywhere,
+    last_map,
+    strides_dropped,
+    text_of,
+)
+from nas.config import DescribeConfig, first_line, image_shape, user_path
+from nas.convolution import Pair
+from nas.data import load_data
+from nas.files import write_at_once
+from nas.latency.table import read_table
+from nas.networks.merging import MergePlan
+from nas.networks.operations import Operation
+from nas.plugins import import_plugins
+from nas.space_file import load_space, space_names, zoo_names
+from nas.store import RunStore
+from nas.trained import architecture_named, trial_of
+from nas.trial import TrialRecord
+
+USUAL_SHAPE, USUAL_CLASSES = (3, 224, 224), 1000  # ImageNet's
+Trial = tuple[RunStore, TrialRecord]
+LEGEND = (
+    "→ NAME: folded into that layer; - : only while training; kernel/stride. Receptive field, jump (product of the",
+    "strides before the layer) and effective stride (with its own) in pixels of the image; all: after a global pool;",
+    "N+: N, and by a gate (squeeze-excitation) the whole image.",
+)
+RULE = "│"
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What is known of a network where it is from: the images that it is for, its logits, how it was merged."""
+
+    input_shape: Shape
+    num_classes: int
+    plan: MergePlan = MergePlan(())
+
+
+@dataclass(frozen=True)
+class Described:
+    """A network that is shown.
+
+    Attributes:
+        arch: its architecture.
+        input_shape: (C, H, W) of the images.
+        num_classes: number of logits.
+        forms: its layers.
+        trial: where it is a run's: what is known of it.
+    """
+
+    arch: Architecture
+    input_shape: Shape
+    num_classes: int
+    forms: BothForms
+    trial: TrialRecord | None
+
+
+def show(config: DescribeConfig) -> None:
+    """Prints both forms of a network, and writes the table where a file is named.
+
+    Raises:
+        ValueError: there is no such network, or it cannot take such images; a table of latencies that is none, or
+            lacks a layer; a file that cannot be written.
+    """
+    described = describe(config)
+    if config.csv is not None:
+        file = user_path("csv", config.csv)
+        try:
+            write_at_once(file, as_table(described.forms).to_csv(index=False))
+        except OSError as error:
+            raise ValueError(f"csv={file} cannot be written: {first_line(error)}") from None
+    table = table_of(described.forms)
+    terminal = Console()
+    # Cut off or wrapped figures are none: lines may be longer than a terminal is wide.
+    width = terminal.measure(table, options=terminal.options.update(max_width=1000)).maximum
+    Console(width=max(width, terminal.width), soft_wrap=True).print(table)
+    for line in summary(described):
+        terminal.print(line, highlight=False, markup=False, soft_wrap=True)
+    if terminal.is_terminal and width > terminal.width:
+        terminal.print(f"The table is {width} columns wide: widen the window, or add  | less -S", soft_wrap=True)
+
+
+def describe(config: DescribeConfig) -> Described:
+    """The network of a configuration in both forms.
+
+    Raises:
+        ValueError: see `show`.
+    """
+    if config.arch is None:
+        raise ValueError(
+            "arch is missing; allowed: architecture.json, a folder with one, a network of zoo/, RUN:TRIAL, a space"
+        )
+    import_plugins(config.plugins)
+    table = None if config.latency.table is None else read_table(user_path("latency.table", config.latency.table))
+    trial = None if Path(config.arch).exists() else trial_of(config.arch)
+    if trial is not None:
+        import_plugins(trial[0].config().plugins)
+    arch = architecture_named(config.arch, config.seed) if trial is None else trial[1].architecture
+    stated = _stated(config, config.arch, trial)
+    forms = both_forms(arch, stated.num_classes, stated.input_shape, config.merge or stated.plan, table)
+    return Described(arch, stated.input_shape, stated.num_classes, forms, None if trial is None else trial[1])
+
+
+def table_of(forms: BothForms) -> Table:
+    """Both forms, a line for each row."""
+    share = ["\nlatency"] if forms.latency_ms is not None else []
+    side = ["\noutput", "\nkernel", "\ngroups", "\nparams", "\nMACs"]
+    train, deploy = ["train form\nlayer", "\ntype", *side], ["deploy form\nlayer", *side]
+    position = ["receptive\nfield", "\njump", "effective\nstride"]
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    for name in ("\nblock", *train, RULE, *deploy, *share, RULE, *position):
+        words = name in ("\nblock", "\ntype") or name.endswith("form\nlayer")
+        table.add_column(name, justify="left" if words else "right", no_wrap=True)
+    block = None
+    for row in forms.rows:
+        place = row.train if row.train is not None and row.train.out_shape else row.deploy
+        latency = "" if row.latency_ms is None else f"{row.latency_ms / (forms.latency_ms or 1):.1%}"
+        cells = ["" if row.block == block else row.block_name, *_trained(row), RULE, *_deployed(row)]
+        table.add_row(*cells, *([latency] if share else []), RULE, *_position(place))
+        block = row.block
+    return table
+
+
+def summary(described: Described) -> list[str]:
+    """What the two forms are and cost in all, in a few lines."""
+    forms, shape = described.forms, described.input_shape
+    lines = [*LEGEND, "", f"input         {text_of(shape)}, {described.num_classes:,} classes"]
+    for name, layers in (("train form", forms.train), ("deploy form", forms.deploy)):
+        params, macs = sum(each.params for each in layers), sum(each.macs for each in layers)
+        lines.append(f"{name:12}  {params:,} params, {macs:,} MACs, {len(layers)} layers")
+    lines[-1] += f", at most {forms.footprint.peak_mb(1, 'float32'):.4g} MB of memory at once (float32, one image)"
+    if (end := last_map(forms.deploy)) is not None:
+        seen, jump = _side(end.field.size), _side(end.field.jump)
+        lines.append(f"last map      {text_of(end.out_shape)}: receptive field {seen}, effective stride {jump}")
+    if dropped := strides_dropped(described.arch, shape):
+        lines.append(f"strides       of blocks {_numbers(dropped)} are dropped on images of {text_of(shape[1:])}")
+    lines += [f"merged        {', '.join(map(_short, segment))}" for segment in forms.plan.segments]
+    if forms.latency_ms is not None:
+        lines.append(f"latency       {forms.latency_ms:.4f} ms by the table, {forms.beside_ms:.4f} beside the layers")
+    if described.trial is not None:
+        lines += _judged(described.trial)
+    return lines
+
+
+def _judged(record: TrialRecord) -> list[str]:
+    """What is known of a run's trial."""
+    lines = [f"trial {record.trial:<7} {record.state.value}{f': {record.reason}' if record.reason else ''}"]
+    if record.accuracy is not None:
+        lines[0] += f", accuracy {record.accuracy:.4f} (validation)"
+    if record.cost is not None:
+        latency = record.cost.latency
+        told = f"{latency.low_ms:.4f} to {latency.high_ms:.4f}; {latency.source}"
+        lines.append(
+            f"latency       {latency.median_ms:.4f} ms ({told}{f'; {latency.doubt}' if latency.doubt else ''})"
+        )
+    return lines
+
+
+def _stated(config: DescribeConfig, source: str, trial: Trial | None) -> Stated:
+    """The images and logits: as given, else as stated where the network is from; merged as it was for its images."""
+    given = None if config.input is None else image_shape(config.input)
+    if given is not None and config.classes is not None:
+        return Stated(given, config.classes)
+    found = _of_source(source) if trial is None else _of_trial(*trial)
+    plan = found.plan if given in (None, found.input_shape) else MergePlan(())
+    return Stated(given or found.input_shape, config.classes or found.num_classes, plan)
+
+
+def _of_trial(store: RunStore, record: TrialRecord) -> Stated:
+    of = store.config()
+    try:
+        data = load_data(of.data, of.data_root, of.val_share, of.seed, of.data_options)
+    except ValueError as error:
+        raise ValueError(f"{first_line(error)} (input=CxHxW classes=N describe it without the run's data)") from None
+    merges = () if record.cost is None else record.cost.latency.merges
+    return Stated(data.input_shape, data.num_classes, MergePlan(merges))
+
+
+def _of_source(source: str) -> Stated:
+    """What the figures of a space's file are for, or what an exported model says; else the usual."""
+    path, name = Path(source), source.removeprefix("zoo/")
+    beside = (path.parent if path.suffix == ".json" else path) / "metrics.json"
+    if beside.is_file():
+        return _of_model(beside)
+    stated: Mapping[str, Any] = {}
+    if name in zoo_names():
+        stated = load_space(f"zoo/{name}").published
+    elif source in space_names() or path.suffix in (".yaml", ".yml"):
+        stated = load_space(source).published
+    return Stated(stated.get("input_shape", USUAL_SHAPE), stated.get("num_classes", USUAL_CLASSES))
+
+
+def _of_model(metrics: Path) -> Stated:
+    try:
+        words = json.loads(metrics.read_text(encoding="utf-8"))
+        _, channels, height, width = words["input"]["shape"]
+        plan = MergePlan(tuple(tuple(segment) for segment in words["merged"]))
+        return Stated((int(channels), int(height), int(width)), len(words["classes"]), plan)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{metrics} is not that of an exported model: {first_line(error)}") from None
+
+
+def _figures(layer: Operation | None) -> Sequence[str]:
+    """Output, kernel/stride, groups, parameters and multiply-adds."""
+    if layer is None:
+        return [""] * 5
+    window, is_conv = layer.window, layer.kind == "Conv2d"
+    kernel = text_of(window.kernel_size)
+    kernel += f"/{_side(window.stride)}" if max(window.stride) > 1 else ""
+    kernel += f" dilated {_side(window.dilation)}" if max(window.dilation) > 1 else ""
+    reads_one = max(window.kernel_size) == 1 and max(window.stride) == 1
+    return [
+        text_of(layer.out_shape),
+        "" if reads_one and not is_conv else kernel,
+        str(layer.groups) if is_conv else "",
+        f"{layer.params:,}" if layer.params else "",
+        f"{layer.macs:,}" if layer.macs else "",
+    ]
+
+
+def _trained(row: Row) -> Sequence[str]:
+    """The train form's part of a row."""
+    layer = row.train
+    return ["", "", *_figures(None)] if layer is None else [_short(layer.name), layer.kind, *_figures(layer)]
+
+
+def _deployed(row: Row) -> Sequence[str]:
+    """The deploy form's part of a row; where it has no layer there, what became of the train form's."""
+    if row.deploy is None:
+        return [f"→ {_short(row.became)}" if row.became else "-", *_figures(None)]
+    return [_short(row.deploy.name) + ("" if row.train else f" ({row.deploy.kind})"), *_figures(row.deploy)]
+
+
+def _position(layer: Operation | None) -> Sequence[str]:
+    """Receptive field, jump and effective stride."""
+    if layer is None:
+        return [""] * 3
+    jump, stride = _side(layer.entering.jump), _side(layer.field.jump)
+    if is_everywhere(layer):
+        return ["all", jump, stride]
+    return [_side(layer.field.size) + ("+" if layer.field.everywhere else ""), jump, stride]
+
+
+def _side(pair: Pair) -> str:
+    """A pair of equal sides as one number."""
+    return str(pair[0]) if pair[0] == pair[1] else text_of(pair)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("blocks.")
+
+
+def _numbers(places: Sequence[int]) -> str:
+    return ", ".join(map(str, places))
