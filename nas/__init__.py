@@ -22,6 +22,7 @@ The map, in the order in which data passes:
 `nas.tune` runs many trials (Ray or inline), `nas.samplers` proposes them; `nas.search` is that command, `nas.train` the
 one that trains a single network (`nas.train_one`), `nas.export` the one that makes files of a run's networks
 (`nas.exporting`).
+one that trains a single network (`nas.train_one`); `nas.describe` shows a network's layers in both forms.
 The names below are loaded when they are first used: `import nas` loads neither torch nor ray.
 """
 
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nas.cost import count, footprint
+    from nas.forms_table import layer_table
     from nas.latency.measure import measure
     from nas.networks.builder import build
     from nas.networks.fusing import fuse
@@ -48,6 +50,7 @@ __all__ = [
     "count",
     "footprint",
     "fuse",
+    "layer_table",
     "load_architecture",
     "load_space",
     "load_weights",
@@ -63,6 +66,7 @@ _HOMES = {
     "count": "nas.cost",
     "footprint": "nas.cost",
     "fuse": "nas.networks.fusing",
+    "layer_table": "nas.forms_table",
     "load_architecture": "nas.space_file",
     "load_space": "nas.space_file",
     "load_weights": "nas.networks.weights",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import pandas as pd
 import torch
 from torch import nn
 
@@ -111,58 +109,6 @@ def both_forms(
     return BothForms(tuple(named), plan, footprint(deployed, input_shape), total, beside_ms)
 
 
-def layer_table(
-    arch: Architecture, *, num_classes: int, input_shape: Shape, merge: str | MergePlan = "none"
-) -> pd.DataFrame:
-    """The same as a table: one row for each row of `both_forms`; see `as_table` for its columns."""
-    return as_table(both_forms(arch, num_classes, input_shape, merge))
-
-
-def as_table(forms: BothForms) -> pd.DataFrame:
-    """Both forms as a table, empty where a row has no layer of a form.
-
-    `train_` and `deploy_` begin the columns `layer, type, output, kernel, stride, groups, params, macs,
-    receptive_field, jump, effective_stride, everywhere`. Receptive fields and strides are in pixels of the image, the
-    larger of height and width: `receptive_field = that of the layer before + (kernel - 1) * jump`, where `jump` is the
-    product of the strides before the layer and `effective_stride` that with its own. `everywhere`: a global pool on
-    some way has read a whole map. `folded_into` is the deploy form's layer that the train form's became a part of.
-    """
-    rows = []
-    for row in forms.rows:
-        known = {} if row.latency_ms is None else {"latency_ms": row.latency_ms}
-        if row.latency_ms is not None and forms.latency_ms:
-            known["latency_share"] = row.latency_ms / forms.latency_ms
-        sides = {**_words("train", row.train), "folded_into": row.became or None, **_words("deploy", row.deploy)}
-        rows.append({"block": row.block, "block_name": row.block_name, **sides, **known})
-    return pd.DataFrame(rows).convert_dtypes()
-
-
-def text_of(values: Sequence[int]) -> str:
-    """A shape as text: 64x112x112."""
-    return "x".join(map(str, values))
-
-
-def _words(form: str, layer: Operation | None) -> dict[str, Any]:
-    if layer is None:
-        layer = Operation("", "", (), (), Window(), 1, 0, 0, IMAGE, IMAGE)
-    words = {
-        "layer": layer.name or None,
-        "type": layer.kind or None,
-        "output": text_of(layer.out_shape) or None,
-        "kernel": text_of(layer.window.kernel_size),
-        "stride": text_of(layer.window.stride),
-        "groups": layer.groups,
-        "params": layer.params if layer.name else None,
-        "macs": layer.macs,
-        "receptive_field": max(layer.field.size),
-        "jump": max(layer.entering.jump),
-        "effective_stride": max(layer.field.jump),
-        "everywhere": layer.field.everywhere,
-    }
-    always = ("layer", "type", "output", "params")
-    return {f"{form}_{key}": value if key in always or layer.out_shape else None for key, value in words.items()}
-
-
 def _became(train: Sequence[Operation], deploy: Sequence[Operation], plan: MergePlan) -> dict[str, str]:
     """By the name of a train form's layer: that of the deploy form's layer that it is part of.
 
@@ -194,7 +140,7 @@ def _aligned(train: Sequence[Operation], deploy: Sequence[Operation], became: Ma
     last = -1.0  # place of the layer before
     for layer in deploy:
         own = [i for i, (_, row) in enumerate(rows[: len(train)]) if row.became == layer.name]
-        hosts = [i for i in own if _same_place(train[i], layer)]
+        hosts = [i for i in own if rows[i][1].deploy is None and _same_place(train[i], layer)]
         if hosts:
             place, row = rows[hosts[0]]
             rows[hosts[0]] = place, replace(row, deploy=layer)

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from nas.architecture import Architecture
-from nas.both_forms import (
-    BothForms,
-    Row,
-    Shape,
-    as_table,
-    both_forms,
-    is_everywhere,
-    last_map,
-    strides_dropped,
-    text_of,
-)
+from nas.both_forms import BothForms, Shape, both_forms, last_map, strides_dropped
 from nas.config import DescribeConfig, first_line, image_shape, user_path
-from nas.convolution import Pair
 from nas.data import load_data
 from nas.files import write_at_once
+from nas.forms_table import LEGEND, as_table, lines_of, short, side_of, text_of
 from nas.latency.table import read_table
 from nas.networks.merging import MergePlan
-from nas.networks.operations import Operation
 from nas.plugins import import_plugins
 from nas.space_file import load_space, space_names, zoo_names
 from nas.store import RunStore
@@ -39,12 +26,6 @@ from nas.trial import TrialRecord
 
 USUAL_SHAPE, USUAL_CLASSES = (3, 224, 224), 1000  # ImageNet's
 Trial = tuple[RunStore, TrialRecord]
-LEGEND = (
-    "→ NAME: folded into that layer; - : only while training; kernel/stride. Receptive field, jump (product of the",
-    "strides before the layer) and effective stride (with its own) in pixels of the image; all: after a global pool;",
-    "N+: N, and by a gate (squeeze-excitation) the whole image.",
-)
-RULE = "│"
 
 
 @dataclass(frozen=True)
@@ -89,7 +70,7 @@ def show(config: DescribeConfig) -> None:
             write_at_once(file, as_table(described.forms).to_csv(index=False))
         except OSError as error:
             raise ValueError(f"csv={file} cannot be written: {first_line(error)}") from None
-    table = table_of(described.forms)
+    table = lines_of(described.forms)
     terminal = Console()
     # Cut off or wrapped figures are none: lines may be longer than a terminal is wide.
     width = terminal.measure(table, options=terminal.options.update(max_width=1000)).maximum
@@ -112,33 +93,16 @@ def describe(config: DescribeConfig) -> Described:
         )
     import_plugins(config.plugins)
     table = None if config.latency.table is None else read_table(user_path("latency.table", config.latency.table))
-    trial = None if Path(config.arch).exists() else trial_of(config.arch)
+    trial = trial_of(config.arch)
     if trial is not None:
         import_plugins(trial[0].config().plugins)
-    arch = architecture_named(config.arch, config.seed) if trial is None else trial[1].architecture
+    try:
+        arch = architecture_named(config.arch, config.seed) if trial is None else trial[1].architecture
+    except OSError as error:  # a name that no file can have
+        raise ValueError(f"arch={config.arch} cannot be read: {first_line(error)}") from None
     stated = _stated(config, config.arch, trial)
     forms = both_forms(arch, stated.num_classes, stated.input_shape, config.merge or stated.plan, table)
     return Described(arch, stated.input_shape, stated.num_classes, forms, None if trial is None else trial[1])
-
-
-def table_of(forms: BothForms) -> Table:
-    """Both forms, a line for each row."""
-    share = ["\nlatency"] if forms.latency_ms is not None else []
-    side = ["\noutput", "\nkernel", "\ngroups", "\nparams", "\nMACs"]
-    train, deploy = ["train form\nlayer", "\ntype", *side], ["deploy form\nlayer", *side]
-    position = ["receptive\nfield", "\njump", "effective\nstride"]
-    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    for name in ("\nblock", *train, RULE, *deploy, *share, RULE, *position):
-        words = name in ("\nblock", "\ntype") or name.endswith("form\nlayer")
-        table.add_column(name, justify="left" if words else "right", no_wrap=True)
-    block = None
-    for row in forms.rows:
-        place = row.train if row.train is not None and row.train.out_shape else row.deploy
-        latency = "" if row.latency_ms is None else f"{row.latency_ms / (forms.latency_ms or 1):.1%}"
-        cells = ["" if row.block == block else row.block_name, *_trained(row), RULE, *_deployed(row)]
-        table.add_row(*cells, *([latency] if share else []), RULE, *_position(place))
-        block = row.block
-    return table
 
 
 def summary(described: Described) -> list[str]:
@@ -150,11 +114,12 @@ def summary(described: Described) -> list[str]:
         lines.append(f"{name:12}  {params:,} params, {macs:,} MACs, {len(layers)} layers")
     lines[-1] += f", at most {forms.footprint.peak_mb(1, 'float32'):.4g} MB of memory at once (float32, one image)"
     if (end := last_map(forms.deploy)) is not None:
-        seen, jump = _side(end.field.size), _side(end.field.jump)
+        seen, jump = side_of(end.field.size), side_of(end.field.jump)
         lines.append(f"last map      {text_of(end.out_shape)}: receptive field {seen}, effective stride {jump}")
     if dropped := strides_dropped(described.arch, shape):
-        lines.append(f"strides       of blocks {_numbers(dropped)} are dropped on images of {text_of(shape[1:])}")
-    lines += [f"merged        {', '.join(map(_short, segment))}" for segment in forms.plan.segments]
+        places = ", ".join(map(str, dropped))
+        lines.append(f"strides       of blocks {places} are dropped on images of {text_of(shape[1:])}")
+    lines += [f"merged        {', '.join(map(short, segment))}" for segment in forms.plan.segments]
     if forms.latency_ms is not None:
         lines.append(f"latency       {forms.latency_ms:.4f} ms by the table, {forms.beside_ms:.4f} beside the layers")
     if described.trial is not None:
@@ -199,7 +164,7 @@ def _of_trial(store: RunStore, record: TrialRecord) -> Stated:
 def _of_source(source: str) -> Stated:
     """What the figures of a space's file are for, or what an exported model says; else the usual."""
     path, name = Path(source), source.removeprefix("zoo/")
-    beside = (path.parent if path.suffix == ".json" else path) / "metrics.json"
+    beside = (path.parent if path.name == "architecture.json" else path) / "metrics.json"
     if beside.is_file():
         return _of_model(beside)
     stated: Mapping[str, Any] = {}
@@ -218,57 +183,3 @@ def _of_model(metrics: Path) -> Stated:
         return Stated((int(channels), int(height), int(width)), len(words["classes"]), plan)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{metrics} is not that of an exported model: {first_line(error)}") from None
-
-
-def _figures(layer: Operation | None) -> Sequence[str]:
-    """Output, kernel/stride, groups, parameters and multiply-adds."""
-    if layer is None:
-        return [""] * 5
-    window, is_conv = layer.window, layer.kind == "Conv2d"
-    kernel = text_of(window.kernel_size)
-    kernel += f"/{_side(window.stride)}" if max(window.stride) > 1 else ""
-    kernel += f" dilated {_side(window.dilation)}" if max(window.dilation) > 1 else ""
-    reads_one = max(window.kernel_size) == 1 and max(window.stride) == 1
-    return [
-        text_of(layer.out_shape),
-        "" if reads_one and not is_conv else kernel,
-        str(layer.groups) if is_conv else "",
-        f"{layer.params:,}" if layer.params else "",
-        f"{layer.macs:,}" if layer.macs else "",
-    ]
-
-
-def _trained(row: Row) -> Sequence[str]:
-    """The train form's part of a row."""
-    layer = row.train
-    return ["", "", *_figures(None)] if layer is None else [_short(layer.name), layer.kind, *_figures(layer)]
-
-
-def _deployed(row: Row) -> Sequence[str]:
-    """The deploy form's part of a row; where it has no layer there, what became of the train form's."""
-    if row.deploy is None:
-        return [f"→ {_short(row.became)}" if row.became else "-", *_figures(None)]
-    return [_short(row.deploy.name) + ("" if row.train else f" ({row.deploy.kind})"), *_figures(row.deploy)]
-
-
-def _position(layer: Operation | None) -> Sequence[str]:
-    """Receptive field, jump and effective stride."""
-    if layer is None:
-        return [""] * 3
-    jump, stride = _side(layer.entering.jump), _side(layer.field.jump)
-    if is_everywhere(layer):
-        return ["all", jump, stride]
-    return [_side(layer.field.size) + ("+" if layer.field.everywhere else ""), jump, stride]
-
-
-def _side(pair: Pair) -> str:
-    """A pair of equal sides as one number."""
-    return str(pair[0]) if pair[0] == pair[1] else text_of(pair)
-
-
-def _short(name: str) -> str:
-    return name.removeprefix("blocks.")
-
-
-def _numbers(places: Sequence[int]) -> str:
-    return ", ".join(map(str, places))
