@@ -20,7 +20,7 @@ from nas.latency.table import read_table
 from nas.networks.merging import MergePlan
 from nas.plugins import import_plugins
 from nas.space_file import load_space, space_names, zoo_names
-from nas.store import RunStore
+from nas.store import RunStore, run_and_trial
 from nas.trained import architecture_named, trial_of
 from nas.trial import TrialRecord
 
@@ -93,9 +93,9 @@ def describe(config: DescribeConfig) -> Described:
         )
     import_plugins(config.plugins)
     table = None if config.latency.table is None else read_table(user_path("latency.table", config.latency.table))
+    if (named := run_and_trial(config.arch)) is not None:  # whose architectures may have blocks of its plugins
+        import_plugins(RunStore.open(named[0]).config().plugins)
     trial = trial_of(config.arch)
-    if trial is not None:
-        import_plugins(trial[0].config().plugins)
     try:
         arch = architecture_named(config.arch, config.seed) if trial is None else trial[1].architecture
     except OSError as error:  # a name that no file can have
