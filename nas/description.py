@@ -78,7 +78,9 @@ def show(config: DescribeConfig) -> None:
     for line in summary(described):
         terminal.print(line, highlight=False, markup=False, soft_wrap=True)
     if terminal.is_terminal and width > terminal.width:
-        terminal.print(f"The table is {width} columns wide: widen the window, or add  | less -S", soft_wrap=True)
+        terminal.print(
+            f"The table is {width} columns wide: widen the window, or add  | less -S", highlight=False, soft_wrap=True
+        )
 
 
 def describe(config: DescribeConfig) -> Described:
