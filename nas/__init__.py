@@ -21,8 +21,7 @@ The map, in the order in which data passes:
 
 `nas.tune` runs many trials (Ray or inline), `nas.samplers` proposes them; `nas.search` is that command, `nas.train` the
 one that trains a single network (`nas.train_one`), `nas.export` the one that makes files of a run's networks
-(`nas.exporting`).
-one that trains a single network (`nas.train_one`); `nas.describe` shows a network's layers in both forms.
+(`nas.exporting`); `nas.describe` shows a network's layers in both forms.
 The names below are loaded when they are first used: `import nas` loads neither torch nor ray.
 """
 
