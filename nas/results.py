@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nas.config import ConstraintsConfig, SearchConfig
+from nas.knee import logarithmic
 from nas.objectives import CONSTRAINT_NAMES, OBJECTIVES, Constraint
 from nas.store import RunStore
 from nas.trial import TrialRecord
@@ -19,6 +20,8 @@ from nas.trial import TrialRecord
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from nas.notebook_figure import NotebookFigure
 
 # The columns of a trial table, before those of the space's choices, and their types.
 COLUMNS = {
@@ -47,9 +50,6 @@ COLUMNS = {
     "on_front": "bool",
     "test_accuracy": "float64",
 }
-
-
-LOG_FROM = 20  # largest over smallest value from which a plot's axis is logarithmic
 
 
 @dataclass(frozen=True)
@@ -149,18 +149,17 @@ def front_table(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame
     return on_front.sort_values([objectives[-1], objectives[0], "trial"]).reset_index(drop=True)
 
 
-def plot_front(trials: pd.DataFrame, objectives: Sequence[str] | None = None, title: str = "") -> Figure:
+def plot_front(trials: pd.DataFrame, objectives: Sequence[str] | None = None, title: str = "") -> NotebookFigure:
     """The completed trials and their front over the first two objectives, as a figure.
 
     A front of two objectives is drawn as the stairs that it is: between two networks, nothing better was found. Of
     more, the third is told by colours: what looks dominated is better there.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from nas.notebook_figure import NotebookFigure
 
     names: Sequence[str] = objectives or trials.attrs.get("objectives", ("error", "latency_ms"))
     y_name, x_name = names[0], names[1]
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = NotebookFigure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     done = trials.loc[trials["state"] == "completed"]
     front = done.loc[done["on_front"].astype(bool)].sort_values([x_name, y_name])
@@ -172,27 +171,33 @@ def plot_front(trials: pd.DataFrame, objectives: Sequence[str] | None = None, ti
             axes.scatter(front[x_name], front[y_name], s=34, color="#c2410c", zorder=3, label=label)
         else:
             _coloured(figure, axes, front, names, label)
+    scale_axes(axes, done, names, trials.attrs.get("metric", "accuracy"))
+    axes.set_title(title)
+    axes.legend(frameon=False)
+    return figure
+
+
+def scale_axes(axes: Axes, points: pd.DataFrame, objectives: Sequence[str], metric: str = "accuracy") -> None:
+    """Gives the axes of the first two objectives (y, x) their scale, names and units."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    y_name, x_name = objectives[0], objectives[1]
     for axis, set_scale, name in ((axes.xaxis, axes.set_xscale, x_name), (axes.yaxis, axes.set_yscale, y_name)):
-        values = done[name].to_numpy(dtype=float)
-        if len(values) and values.min() > 0 and values.max() / values.min() > LOG_FROM:
+        if logarithmic(points[name].to_numpy(dtype=float)):
             set_scale("log")
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"{x_name} ({OBJECTIVES[x_name].unit})")
-    metric = trials.attrs.get("metric", "accuracy")
     unit = OBJECTIVES[y_name].unit if y_name != "error" or metric == "accuracy" else f"1 - {metric}, validation images"
     axes.set_ylabel(f"{y_name} ({unit})")
-    axes.set_title(title)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    return figure
 
 
 def _coloured(figure: Figure, axes: Axes, front: pd.DataFrame, names: Sequence[str], label: str) -> None:
     """A front over its first two objectives, the third as colours with a scale beside the axes."""
     y, x, third = (front[name].to_numpy(dtype=float) for name in names[:3])
-    norm = "log" if third.min() > 0 and third.max() / third.min() > LOG_FROM else "linear"
+    norm = "log" if logarithmic(third) else "linear"
     edge = {"edgecolors": "#c2410c", "linewidths": 0.8}
     points = axes.scatter(x, y, s=34, c=third, cmap="viridis", norm=norm, zorder=3, label=label, **edge)
     figure.colorbar(points, ax=axes, label=f"{names[2]} ({OBJECTIVES[names[2]].unit})")

@@ -16,7 +16,7 @@ from typing import Any
 from nas.command_line import config_to_yaml, make_config
 from nas.config import SearchConfig, first_line, user_path
 from nas.files import write_at_once
-from nas.trial import Event, TrialRecord, event_from_dict, event_to_dict, records_of
+from nas.trial import Ended, Event, TrialRecord, event_from_dict, event_to_dict, records_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -71,6 +71,17 @@ class RunStore:
             except OSError:
                 raise ValueError(f"run={self.name} is being searched by another process") from None
             yield
+
+    def being_searched(self) -> bool:
+        """Whether a driver of this machine has the run."""
+        try:
+            with (self.path / ".lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go of at once, when the file is closed
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def reopen(self, config: SearchConfig) -> None:
         """Makes a run that had ended ready to go on under `config`."""
@@ -154,12 +165,28 @@ class RunStore:
         Raises:
             ValueError: another line that is not an event; the message names it.
         """
+        return [event for event, _ in self._timed_events()]
+
+    def end_times(self) -> dict[int, float]:
+        """Seconds from the run's first event until each trial had ended, by the clock of the machine that searched.
+
+        Pauses before a run was resumed are counted. Trials of events without a time are left out.
+
+        Raises:
+            ValueError: as `events` does.
+        """
+        timed = [(event, time) for event, time in self._timed_events() if time is not None]
+        return {event.trial: round(time - timed[0][1], 3) for event, time in timed if isinstance(event, Ended)}
+
+    def _timed_events(self) -> list[tuple[Event, float | None]]:
+        """All events, each with its time of day in seconds, where it has one."""
         lines = (self.path / "events.jsonl").read_text(encoding="utf-8", errors="replace").split("\n")
         complete, torn = lines[:-1], lines[-1]
         events = []
         for number, line in enumerate([*complete, torn] if torn else complete, 1):
             try:
-                events.append(event_from_dict(json.loads(line)))
+                words = json.loads(line)
+                events.append((event_from_dict(words), words.get("time")))
             except ValueError as error:
                 if number > len(complete):
                     break
