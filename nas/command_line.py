@@ -160,26 +160,40 @@ def _read(file: str) -> Mapping[Any, Any]:
 
 def _merge(base: Any, flat: Mapping[str, Any], schema: type[Any]) -> Any:
     known = leaves(schema())
-    for key, value in flat.items():
+    for key in flat:
         if key not in known:
             close = difflib.get_close_matches(key, [*known, "config"], n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}?" if close else "see --help"
             raise ValueError(f"unknown key {key!r}: {hint}")
+    try:
+        # At once, since OmegaConf copies the whole configuration for each merge.
+        return OmegaConf.merge(base, *(_nested(key, value, *known[key], schema) for key, value in flat.items()))
+    except (OmegaConfBaseException, ValueError, TypeError):
+        pass  # one of them: which?
+    for key, value in flat.items():
         each, default = known[key]
-        kind = str(each.type)
         try:
-            if isinstance(value, bool) and "bool" not in kind:
-                raise ValueError
-            if isinstance(default, list) and isinstance(value, str):
-                raise ValueError
-            if isinstance(value, str) and (not value or "${" in value or value == "???"):
-                raise ValueError  # to OmegaConf, references and missing values
-            nested: Any = list(value) if isinstance(value, tuple) else value
-            for part in reversed(path_of(schema(), key)):
-                nested = {part: nested}
-            base = OmegaConf.merge(base, nested)
+            OmegaConf.merge(base, _nested(key, value, each, default, schema))
         except (OmegaConfBaseException, ValueError, TypeError):
             allowed = allowed_values(each)
-            wanted = kind.replace(" | None", "") + (f", {allowed}" if allowed else "")
+            wanted = str(each.type).replace(" | None", "") + (f", {allowed}" if allowed else "")
             raise ValueError(f"{key}={value} is not allowed; allowed: {wanted}") from None
-    return base
+    raise AssertionError("what cannot be merged together can be merged one by one")
+
+
+def _nested(key: str, value: Any, each: dataclasses.Field[Any], default: Any, schema: type[Any]) -> Any:
+    """A setting as OmegaConf merges it.
+
+    Raises:
+        ValueError: OmegaConf would take it for something else.
+    """
+    if isinstance(value, bool) and "bool" not in str(each.type):
+        raise ValueError
+    if isinstance(default, list) and isinstance(value, str):
+        raise ValueError
+    if isinstance(value, str) and (not value or "${" in value or value == "???"):
+        raise ValueError  # to OmegaConf, references and missing values
+    nested: Any = list(value) if isinstance(value, tuple) else value
+    for part in reversed(path_of(schema(), key)):
+        nested = {part: nested}
+    return nested
