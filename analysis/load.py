@@ -56,7 +56,8 @@ def load_runs(runs: RunPath | Sequence[RunPath], runs_dir: RunPath = "runs") -> 
         ValueError: there is no such run, none at all or one twice, one is damaged, or their objectives or metrics
             differ.
     """
-    folders = [_folder(each, Path(runs_dir)) for each in (_within(runs) if isinstance(runs, RunPath) else runs)]
+    home = user_path("runs_dir", runs_dir)
+    folders = _within(_folder(runs, home)) if isinstance(runs, RunPath) else [_folder(each, home) for each in runs]
     if not folders:
         raise ValueError(f"no runs in {runs}" if isinstance(runs, RunPath) else "no runs are given")
     resolved = [folder.resolve() for folder in folders]
@@ -100,9 +101,8 @@ def run_folders(runs_dir: Path) -> list[Path]:
     ]
 
 
-def _within(path: RunPath) -> list[Path]:
+def _within(folder: Path) -> list[Path]:
     """A run's folder by itself, else the runs in a folder."""
-    folder = user_path("runs", path)
     return [folder] if (folder / "events.jsonl").is_file() else run_folders(folder)
 
 

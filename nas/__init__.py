@@ -16,7 +16,7 @@ The map, in the order in which data passes:
       -> nas.pipeline      THE SPINE: one architecture in, events out
       -> nas.trial         events and the TrialRecord that they add up to
       -> nas.store         runs/<run>/: events.jsonl is the truth
-      -> nas.results       records as a table, the front, the picture
+      -> nas.results       records as a table, the front, the picture; nas.knee: where a front bulges
       -> nas.deploy        the front's networks as verified files
 
 `nas.tune` runs many trials (Ray or inline), `nas.samplers` proposes them; `nas.search` is that command, `nas.train` the

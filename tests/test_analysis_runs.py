@@ -43,6 +43,7 @@ def test_runs_are_found_in_a_folder_by_name_and_by_path(runs):
     assert table.attrs == {"objectives": ["error", "latency_ms"], "metric": "accuracy"}
     assert analysis.load_runs(["c", runs / "a"], runs_dir=runs)["run"].tolist() == ["c", "c", "a", "a"]
     assert analysis.load_runs(runs / "latest")["run"].tolist() == ["c", "c"]
+    assert analysis.load_runs("b", runs_dir=runs)["run"].tolist() == ["b", "b"]
 
 
 def test_the_rest_of_the_table_is_that_of_each_run(runs):

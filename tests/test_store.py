@@ -293,3 +293,29 @@ def test_a_broken_last_line_that_was_ended_is_an_error_too(store):
     append_bytes(store, b"garbage\n")
     with pytest.raises(ValueError, match="line 6"):
         store.events()
+
+
+# --- times and drivers
+
+
+def test_end_times_count_from_the_first_event(store):
+    fill(store)
+    lines = [json.loads(line) for line in log_of(store).read_text(encoding="utf-8").splitlines()]
+    for second, line in enumerate(lines):
+        line["time"] = 100.0 + second
+    log_of(store).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert store.end_times() == {0: len(EVENTS) - 1.0}
+    for line in lines:
+        del line["time"]
+    log_of(store).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert store.end_times() == {}
+
+
+def test_asking_whether_a_run_is_searched_keeps_nobody_out(store):
+    assert not store.being_searched()
+    assert ".lock" not in names_in(store.path)
+    with store.locked():
+        assert store.being_searched()
+    assert not store.being_searched()
+    with store.locked():
+        pass
