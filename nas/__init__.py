@@ -21,7 +21,7 @@ The map, in the order in which data passes:
 
 `nas.tune` runs many trials (Ray or inline), `nas.samplers` proposes them; `nas.search` is that command, `nas.train` the
 one that trains a single network (`nas.train_one`), `nas.export` the one that makes files of a run's networks
-(`nas.exporting`); `nas.describe` shows a network's layers in both forms.
+(`nas.exporting`); `nas.describe` shows a network's layers in both forms, and `nas.estimator` is scikit-learn's way in.
 The names below are loaded when they are first used: `import nas` loads neither torch nor ray.
 """
 
@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nas.cost import count, footprint
+    from nas.estimator import NASClassifier
     from nas.forms_table import layer_table
     from nas.latency.measure import measure
     from nas.networks.builder import build
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "NASClassifier",
     "apply_merges",
     "build",
     "conv_macs",
@@ -59,6 +61,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "NASClassifier": "nas.estimator",
     "apply_merges": "nas.networks.merging",
     "build": "nas.networks.builder",
     "conv_macs": "nas.networks.merging",

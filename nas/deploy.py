@@ -164,8 +164,8 @@ class Agreement(NamedTuple):
 
 
 def agreement(one: nn.Module, other: nn.Module, data: ImageData) -> Agreement:
-    """How far two networks (N, C, H, W) -> (N, classes) on the CPU agree on test images from all over."""
-    images = data.test.spread(VERIFIED_IMAGES).cpu()
+    """How far two networks (N, C, H, W) -> (N, classes) on the CPU agree on unseen images from all over."""
+    images = data.unseen.spread(VERIFIED_IMAGES).cpu()
     batches = [data.normalize(each) for each in images.split(fitting_batch_size(data.input_shape, images.device))]
     with torch.inference_mode():
         given, expected = (torch.cat([network(each) for each in batches]) for network in (one, other))

@@ -79,7 +79,9 @@ class Run:
     @property
     def front(self) -> pd.DataFrame:
         """The rows on the Pareto front, by the last objective (latency, in a default search)."""
-        return front_table(self.trials, RunStore.open(self.path).config().objectives)
+        store = RunStore.open(self.path)
+        config = store.config()
+        return front_table(trial_table(store.records(), config), config.objectives)
 
 
 def make_constraints(config: ConstraintsConfig) -> tuple[Constraint, ...]:

@@ -110,7 +110,8 @@ def _trained(arch: Architecture, job: Job, out: Path, console: Console) -> dict[
     trained, deployed, merges = kept.networks
     with meter.lane.working():
         try:
-            accuracy = job.judged(deployed, job.data.test.to(job.device), meter.lane.breathe)
+            test = job.data.test.to(job.device)
+            accuracy = job.judged(deployed, test, meter.lane.breathe) if len(test) else None
         except Diverged as error:
             raise TrainingFailed(f"the training {error}") from None
     metrics = job.metrics(dataclasses.replace(record, test_accuracy=accuracy), where)
@@ -120,7 +121,8 @@ def _trained(arch: Architecture, job: Job, out: Path, console: Console) -> dict[
     if job.metric != "accuracy":
         console.print(f"accuracy below is the {job.metric.replace('_', ' ')}")
     for name, digits in TOLD.items():
-        console.print(f"{name:14} {metrics[name]:{digits}}")
+        if metrics[name] is not None:
+            console.print(f"{name:14} {metrics[name]:{digits}}")
     console.print(f"Files: {out}  (model.onnx, model.safetensors, train.safetensors, metrics.json)")
     return metrics
 

@@ -19,18 +19,23 @@ LARGEST_SIDE = 224  # of images whose size nobody asked for
 
 @dataclass(frozen=True)
 class RawImages:
-    """Images that have not been split: x (N, C, H, W) uint8 or float32, y (N,) class numbers."""
+    """Images that have not been split: x (N, C, H, W) uint8 or float32, y (N,) class numbers.
+
+    `untested` where no test images are to be split off.
+    """
 
     x: np.ndarray
     y: np.ndarray
     classes: tuple[str, ...]
+    untested: bool = False
 
 
 def read_npz(path: Path) -> RawImages:
     """The images of an `.npz` with `x` (N, H, W[, C]) and `y` (N,).
 
     Whole numbers that fit into a byte stay bytes; everything else becomes float32. Labels may be any
-    numbers or words.
+    numbers or words. Images of one pixel, which are vectors, may have any number of channels. An array `untested` that
+    says true (any shape, one value) keeps all images for training and validation.
 
     Raises:
         ValueError: the file, its names, shapes or values are not these.
@@ -39,11 +44,12 @@ def read_npz(path: Path) -> RawImages:
     try:
         with np.load(path, allow_pickle=False) as file:
             x, y = file["x"], file["y"]
+            untested = "untested" in file and bool(np.all(file["untested"]))
     except KeyError as error:
         raise ValueError(f"{where}: {error.args[0]}; allowed: arrays named x and y") from None
     except Exception as error:  # a damaged archive raises whatever its parts raise: zlib, zipfile, numpy
         raise ValueError(f"{where}: cannot be read as .npz: {first_line(error)}") from None
-    if x.ndim not in (3, 4) or 0 in x.shape or (x.ndim == 4 and x.shape[3] > 64):
+    if x.ndim not in (3, 4) or 0 in x.shape or (x.ndim == 4 and x.shape[3] > 64 and x.shape[1:3] != (1, 1)):
         raise ValueError(f"{where}: x of shape {x.shape} is not allowed; allowed: (N, H, W) or (N, H, W, C)")
     if y.shape != (len(x),):
         raise ValueError(f"{where}: y of shape {y.shape} is not allowed; allowed: ({len(x)},), one label an image")
@@ -56,7 +62,8 @@ def read_npz(path: Path) -> RawImages:
     if not np.isfinite(x).all() or (y.dtype.kind == "f" and not np.isfinite(y).all()):
         raise ValueError(f"{where}: NaN, infinite or larger than float32 values are not allowed")
     x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
-    return RawImages(np.ascontiguousarray(x), labels.astype(np.int64), tuple(str(name) for name in names.tolist()))
+    classes = tuple(str(name) for name in names.tolist())
+    return RawImages(np.ascontiguousarray(x), labels.astype(np.int64), classes, untested)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class ImageData:
         name: what it was asked for as.
         train: what networks learn from; in memory or streamed from disk, as the other parts.
         validation: what they are chosen by.
-        test: touched once, for the networks of a final front.
+        test: touched once, for the networks of a final front; empty where they are kept elsewhere.
         classes: names of the classes.
         mean: of the training images by channel, in their units.
         std: likewise.
@@ -75,6 +75,11 @@ class ImageData:
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    @property
+    def unseen(self) -> ImageSet:
+        """Images that no network has learned from: the test images, or those of validation where there are none."""
+        return self.test if len(self.test) else self.validation
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -113,7 +118,8 @@ def load_data(
 
     A folder has one folder a class, or those in train/, val/ and test/; see `nas.data.folder.scan_folder`, also for
     what mixed sizes and grey pictures become. A data set without validation images has `val_share` of its training
-    images split off, stratified by class, with `seed`; one without test images a fifth, with a seed that is always 0.
+    images split off, stratified by class, with `seed`; one without test images a fifth, with a seed that is always 0
+    (an `.npz` may say that it is `untested`: then there are none).
 
     Folders, and the datasets of a `DatasetSource`, that take more than `options.resident_gb` as they are used are
     streamed from disk. Other named data sets and `.npz` files are read whole in any case, and stay in memory.
@@ -227,8 +233,10 @@ def _mean_and_std(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _split_off_test(raw: RawImages, data: str) -> Source:
-    kept, held_out = stratified(raw.y, raw.classes, TEST_SHARE, TEST_SEED, f"data={data}")
     shift = max(1, min(raw.x.shape[2:]) // 8)
+    if raw.untested:
+        return Source(raw.x, raw.y, raw.x[:0], raw.y[:0], raw.classes, shift=shift, flip=False)
+    kept, held_out = stratified(raw.y, raw.classes, TEST_SHARE, TEST_SEED, f"data={data}")
     return Source(raw.x[kept], raw.y[kept], raw.x[held_out], raw.y[held_out], raw.classes, shift=shift, flip=False)
 
 

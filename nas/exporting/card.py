@@ -57,9 +57,10 @@ def card(product: Product, metrics: Mapping[str, Any]) -> str:
         f"image of {'x'.join(map(str, data.input_shape))}, counted in the form that ships.",
         "## Files",
         _table(files, metrics["metric"]),
-        f"Each figure is of the file itself: {metrics['metric']} on all {len(data.test):,} test images; outputs and "
+        f"Each figure is of the file itself: {_judged_on(metrics['metric'], len(data.test))}; outputs and "
         f"predictions beside those of the {next(iter(files.values()))['compared_with']} on "
-        f"{next(iter(files.values()))['images']:,} of them; latency of a batch of {product.job.latency.batch_size} on "
+        f"{next(iter(files.values()))['images']:,} {'test' if len(data.test) else 'validation'} images; "
+        f"latency of a batch of {product.job.latency.batch_size} on "
         f"{product.job.latency.threads} thread(s) of {metrics['latency']['measured_in'].get('device', 'this machine')}"
         ", where it was exported, with its 95 % interval.",
         "## Accuracy",
@@ -78,7 +79,7 @@ def card(product: Product, metrics: Mapping[str, Any]) -> str:
 def _table(files: Mapping[str, Mapping[str, Any]], metric: str) -> str:
     head = f"| file | MB | test {metric} | latency, ms | largest difference | same predictions |\n{'|---' * 6}|"
     rows = [
-        f"| {each['file']} | {each['megabytes']:.3g} | {each['test_accuracy']:.4f} | {each['latency_ms']:.4g} "
+        f"| {each['file']} | {each['megabytes']:.3g} | {_share(each['test_accuracy'])} | {each['latency_ms']:.4g} "
         f"({each['latency_low_ms']:.4g} to {each['latency_high_ms']:.4g}) | {each['difference']:.1e} | "
         f"{each['equal_predictions']:.2%} |"
         for each in files.values()
@@ -86,6 +87,14 @@ def _table(files: Mapping[str, Mapping[str, Any]], metric: str) -> str:
     doubts = [f"{each['file']}: latency flagged, {each['latency_doubt']}." for each in files.values()]
     flagged = [line for line, each in zip(doubts, files.values(), strict=True) if each["latency_doubt"]]
     return "\n".join([head, *rows, *([""] if flagged else []), *flagged])
+
+
+def _judged_on(metric: str, images: int) -> str:
+    return f"{metric} on all {images:,} test images" if images else "its data came without test images"
+
+
+def _share(accuracy: float | None) -> str:
+    return "" if accuracy is None else f"{accuracy:.4f}"
 
 
 def _accuracy(metrics: Mapping[str, Any]) -> str:

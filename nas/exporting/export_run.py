@@ -17,7 +17,7 @@ from nas.deploy import ExportFailed, load_deployed
 from nas.exporting import predict
 from nas.exporting.card import card, metrics_of
 from nas.exporting.choose import chosen
-from nas.exporting.final import forget, retrained
+from nas.exporting.final import check_tested, forget, retrained
 from nas.exporting.formats import FORMATS, Product, check_formats
 from nas.exporting.settings import ExportConfig
 from nas.exporting.verify import failure_of, figures_of
@@ -54,6 +54,7 @@ def export_run(config: ExportConfig, say: Say) -> list[Path]:
     folders = _folders(config, store, records)
     import_plugins(searched.plugins)
     job = make_job(searched)
+    check_tested(job.data, config.final)
     if config.final.epochs is None:
         for record in records:
             _of_search(record, store, job)  # what is damaged is refused before anything is written

@@ -71,6 +71,16 @@ def _checkpoint_file(store: RunStore, record: TrialRecord, seed: int) -> Path:
     return store.path / "checkpoints" / f"final-{record.trial}-{seed}.safetensors"
 
 
+def check_tested(data: ImageData, final: FinalConfig) -> None:
+    """Holds that there is something to judge final trainings by.
+
+    Raises:
+        ValueError: there is not.
+    """
+    if final.epochs is not None and not len(data.test):
+        raise ValueError(f"final.epochs={final.epochs} is not allowed: data={data.name} comes without test images")
+
+
 def _final_job(job: Job, record: TrialRecord, final: FinalConfig, number: int) -> Job:
     """The run's job with more epochs and images, its recipe otherwise, and another seed than that of its trials."""
     recipe: dict[str, Any] = asdict(job.recipe(record.architecture)) | {"epochs": final.epochs}

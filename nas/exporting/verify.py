@@ -25,7 +25,7 @@ class FileFigures:
     Attributes:
         file: its name.
         megabytes: its size, 10^6 bytes.
-        test_accuracy: the search's metric on all test images.
+        test_accuracy: the search's metric on all test images; None where there are none.
         compared_with: the network's train form, or where that is not kept the fused network.
         images: that were compared.
         difference: largest difference of outputs, over the largest output.
@@ -38,7 +38,7 @@ class FileFigures:
 
     file: str
     megabytes: float
-    test_accuracy: float
+    test_accuracy: float | None
     compared_with: str
     images: int
     difference: float
@@ -60,7 +60,7 @@ def failure_of(name: str, product: Product, folder: Path) -> str | None:
         return None
     return (
         f"{kind.file} is not the network: its outputs differ by {found.difference:.2g} of the largest one, and "
-        f"{found.equal_predictions:.2%} of its predictions on {found.images} test images are the same"
+        f"{found.equal_predictions:.2%} of its predictions on {found.images} unseen images are the same"
     )
 
 
@@ -74,7 +74,7 @@ def figures_of(product: Product, names: Sequence[str], folder: Path) -> dict[str
         name: FileFigures(
             FORMATS[name].file,
             (folder / FORMATS[name].file).stat().st_size / 1e6,
-            evaluate(network, data, data.test, job.metric),
+            evaluate(network, data, data.test, job.metric) if len(data.test) else None,
             FUSED if product.trained is None else TRAIN_FORM,
             *agreement(network, reference, data),
             measured[name].median_ms,

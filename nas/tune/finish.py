@@ -115,8 +115,10 @@ def _network(store: RunStore, job: Job, record: TrialRecord) -> tuple[torch.nn.M
 def _tested(
     store: RunStore, job: Job, records: list[TrialRecord], front: list[TrialRecord], lane: Lane
 ) -> list[TrialRecord]:
-    """Evaluates the final front on test data; a network that was tested before is not tested again."""
+    """Evaluates the final front on test data, if there are any, each network once."""
     events: list[Event] = []
+    if not len(job.data.test):
+        return records
     for record in front:
         if record.test_accuracy is None:
             accuracy = job.judged(_network(store, job, record)[0], job.data.test, lane.breathe)

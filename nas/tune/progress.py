@@ -122,7 +122,7 @@ class ProgressView:
             table.add_row(
                 str(row["trial"]),
                 f"{row['accuracy']:.4f}",
-                f"{row['test_accuracy']:.4f}",
+                "" if pd.isna(row["test_accuracy"]) else f"{row['test_accuracy']:.4f}",
                 f"{row['latency_ms']:.4f}",
                 f"{row['latency_low_ms']:.4f} to {row['latency_high_ms']:.4f}",
                 f"{row['params']:,}",
