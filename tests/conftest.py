@@ -12,7 +12,13 @@ from nas.config import LatencyConfig
 from nas.latency import sampling
 from nas.latency.lane import Lane
 
-LONGEST = ("test_search_ray.py", "test_search_rungs.py", "test_search_inline.py", "test_search_latency.py")
+LONGEST = (
+    "test_search_ray.py",
+    "test_estimator.py",
+    "test_search_rungs.py",
+    "test_search_inline.py",
+    "test_search_latency.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

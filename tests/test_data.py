@@ -214,6 +214,15 @@ def test_a_file_that_is_neither_folder_nor_npz_is_refused(tmp_path):
 # --- .npz
 
 
+def test_npz_that_is_untested_keeps_all_images_for_training_and_validation(save):
+    x, y = np.random.default_rng(0).random((40, 1, 1, 100)), np.arange(40) % 2
+    data = load_data(str(save(x=x, y=y, untested=True)), ".", 0.25, 0)
+    assert (len(data.train), len(data.validation), len(data.test)) == (30, 10, 0)
+    assert data.unseen is data.validation and data.input_shape == (100, 1, 1)
+    tested = load_data(str(save(x=x, y=y)), ".", 0.25, 0)
+    assert len(tested.test) == 8 and tested.unseen is tested.test
+
+
 def test_npz_grey(save):
     x = np.random.default_rng(0).integers(0, 256, (20, 5, 7))
     raw = read_npz(save(x=x, y=np.arange(20) % 2))

