@@ -208,9 +208,15 @@ def _coloured(figure: Figure, axes: Axes, front: pd.DataFrame, names: Sequence[s
 def write_results(store: RunStore, records: Sequence[TrialRecord]) -> None:
     """Writes `trials.csv`, `pareto.csv` and `pareto.png` of a run's records."""
     config = store.config()
+    trials = write_tables(store, records, config)
+    title = f"{store.name}: space {Path(config.space).stem}, data {Path(config.data).name}"
+    plot_front(trials, config.objectives, title).savefig(store.path / "pareto.png", dpi=150)
+
+
+def write_tables(store: RunStore, records: Sequence[TrialRecord], config: SearchConfig) -> pd.DataFrame:
+    """Writes `trials.csv` and `pareto.csv` of a run's records; returns the former."""
     trials = trial_table(records, config)
     trials.attrs["metric"] = config.metric
     trials.to_csv(store.path / "trials.csv", index=False)
     front_table(trials, config.objectives).to_csv(store.path / "pareto.csv", index=False)
-    title = f"{store.name}: space {Path(config.space).stem}, data {Path(config.data).name}"
-    plot_front(trials, config.objectives, title).savefig(store.path / "pareto.png", dpi=150)
+    return trials

@@ -17,7 +17,7 @@ from nas.latency.memory import LatencyMemory
 from nas.latency.meter import Meter, reading_of
 from nas.networks.merging import MergePlan
 from nas.reading import Reading
-from nas.results import front_of, make_constraints, write_results
+from nas.results import front_of, make_constraints, write_results, write_tables
 from nas.store import RunStore
 from nas.trial import Event, Remeasured, Tested, TrialRecord, with_event
 from nas.tune.plan import Plan
@@ -41,7 +41,7 @@ def finish(plan: Plan, store: RunStore, meter: Meter, memory: LatencyMemory, rea
     torch.set_num_threads(plan.threads)
     try:
         records = store.records()
-        write_results(store, records)  # what has been judged is to be read whatever happens below
+        write_tables(store, records, config)  # what has been judged is to be read whatever happens below
         records = remeasured(plan, store, records, meter, memory, say)
         with meter.lane.working():
             records = _tested(store, job, records, _front(records, config), meter.lane)
