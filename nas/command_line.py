@@ -61,13 +61,17 @@ def make(settings: Mapping[str, Any], schema: type[ConfigT]) -> ConfigT:
     return config
 
 
+class Failed(RuntimeError):
+    """What a command was asked for could not be done, or not all of it, though nothing was wrong with the input."""
+
+
 def exit_code(program: str, act: Callable[[], object]) -> int:
-    """Does what a command is for; 0, or 2 for bad input and 130 for Ctrl-C, each said in one line."""
+    """Does what a command is for; 0, or 1 if it `Failed`, 2 for bad input, 130 for Ctrl-C, each said in one line."""
     try:
         act()
-    except ValueError as error:
+    except (Failed, ValueError) as error:
         print(f"{program}: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, Failed) else 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from nas.architecture import Architecture
+from nas.command_line import Failed
 from nas.config import first_line
 from nas.data import ImageData, fitting_batch_size
 from nas.files import write_at_once
@@ -29,7 +30,7 @@ SEEN_IMAGES = 1000  # of the training images, to tell their range
 TOLERANCE = 1e-4  # largest difference of ONNX Runtime's outputs over the largest output
 
 
-class ExportFailed(RuntimeError):
+class ExportFailed(Failed):
     """A file does not hold the network that it should."""
 
 

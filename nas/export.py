@@ -26,23 +26,15 @@ def main(words: Sequence[str] | None = None) -> int:
     if any(word in ("-h", "--help", "help") for word in words):
         print(f"{USAGE}{table_of_keys(ExportConfig())}")
         return 0
-    failures: list[str] = []
 
     def act() -> None:
         config = make(settings_from_words(words, ExportConfig), ExportConfig)
         # Only now: --help and a mistyped key should not wait for torch.
-        from nas.deploy import ExportFailed
         from nas.exporting.export_run import export_run
 
-        try:
-            export_run(config, lambda line: print(line, flush=True))
-        except ExportFailed as error:
-            failures.append(str(error))
+        export_run(config, lambda line: print(line, flush=True))
 
-    code = exit_code("nas.export", act)
-    for failure in failures:
-        print(f"nas.export: {failure}", file=sys.stderr)
-    return 1 if failures else code
+    return exit_code("nas.export", act)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from nas.latency.lane import Lane
 from nas.latency.machine import device_named, lane_of
 from nas.latency.meter import MeasuringNode, Meter
 from nas.networks.builder import build
+from nas.networks.onnx_file import OnnxNetwork
 from nas.networks.quantized import quantize
 from nas.networks.weights import load_weights
 from nas.objectives import Constraint
@@ -116,8 +117,10 @@ class Job:
 
     def shipped(self, deployed: nn.Module) -> nn.Module:
         """What runs on the device instead of a fused and merged network: itself, or its quantized form."""
-        if self.latency.dtype != "int8":
-            return deployed
+        return self.quantized(deployed) if self.latency.dtype == "int8" else deployed
+
+    def quantized(self, deployed: nn.Module) -> OnnxNetwork:
+        """The int8 form of a fused and merged network, its scales those of training images."""
         # From all over the training data, which may be in the order of its classes.
         images = self.data.normalize(self.data.train.spread(CALIBRATION_IMAGES)).cpu()
         return quantize(deployed, images, self.latency.threads)

@@ -1,4 +1,4 @@
-"""Tensors in a file that is there in full or not at all."""
+"""Writing tensors to a file that is there in full or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 
@@ -20,12 +20,3 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, 
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def load_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU.
-
-    Raises:
-        Exception: safetensors' own, of a file that is missing or damaged.
-    """
-    return load_file(file)

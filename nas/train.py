@@ -29,22 +29,15 @@ def main(words: Sequence[str] | None = None) -> int:
     if not words or any(word in ("-h", "--help", "help") for word in words):
         print(f"{USAGE}{table_of_keys(TrainCommandConfig())}\n\n{recipes_text()}")
         return 0
-    failures: list[str] = []
 
     def act() -> None:
         config = make(_with_run(settings_from_words(words, TrainCommandConfig)), TrainCommandConfig)
         # Only now: --help and a mistyped key should not wait for torch.
-        from nas.train_one import TrainingFailed, train_one
+        from nas.train_one import train_one
 
-        try:
-            train_one(config)
-        except TrainingFailed as error:
-            failures.append(str(error))
+        train_one(config)
 
-    code = exit_code("nas.train", act)
-    for failure in failures:
-        print(f"nas.train: {failure}", file=sys.stderr)
-    return 1 if failures else code
+    return exit_code("nas.train", act)
 
 
 def _with_run(settings: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from nas.architecture import Architecture
+from nas.command_line import Failed
 from nas.config import TrainCommandConfig, first_line, user_path
 from nas.cores import cores
 from nas.deploy import Model, write_model
@@ -43,7 +44,7 @@ TOLD = {
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.json"
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(Failed):
     """The training ended without a network; the message says why."""
 
 

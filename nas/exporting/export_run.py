@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from nas.config import first_line, user_path
@@ -26,7 +27,6 @@ from nas.job import Job, make_job
 from nas.networks.builder import build
 from nas.plugins import import_plugins
 from nas.store import RunStore
-from nas.tensor_file import load_tensors
 from nas.training.allocator import keep_freed_memory
 from nas.trial import TrialRecord
 
@@ -55,16 +55,21 @@ def export_run(config: ExportConfig, say: Say) -> list[Path]:
     import_plugins(searched.plugins)
     job = make_job(searched)
     check_tested(job.data, config.final)
+    products: Iterable[Product]
     if config.final.epochs is None:
-        for record in records:
-            _of_search(record, store, job)  # what is damaged is refused before anything is written
+        # All at once: what is damaged is refused before anything is written.
+        products = [_of_search(each, store, job) for each in records]
+    else:
+        on_device = job.on_device()
+        products = (retrained(each, on_device, store, config.final, say) for each in records)
     keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads or cores())
     try:
-        for record, folder in zip(records, folders, strict=True):
-            _export(_product(record, store, job, config, say), store, config, folder)
-            say(f"trial {record.trial}: {folder}  ({', '.join(sorted(each.name for each in folder.iterdir()))})")
+        for product, folder in zip(products, folders, strict=True):
+            _export(product, store, config, folder)
+            names = ", ".join(sorted(each.name for each in folder.iterdir()))
+            say(f"trial {product.record.trial}: {folder}  ({names})")
     finally:
         torch.set_num_threads(before)
     return folders
@@ -91,12 +96,6 @@ def _folders(config: ExportConfig, store: RunStore, records: Sequence[TrialRecor
     return folders
 
 
-def _product(record: TrialRecord, store: RunStore, job: Job, config: ExportConfig, say: Say) -> Product:
-    if config.final.epochs is None:
-        return _of_search(record, store, job)
-    return retrained(record, job.on_device(), store, config.final, say)
-
-
 def _of_search(record: TrialRecord, store: RunStore, job: Job) -> Product:
     """A trial's network as the search has trained it.
 
@@ -121,7 +120,7 @@ def _train_form(record: TrialRecord, store: RunStore, job: Job) -> nn.Module | N
         return None
     network = build(record.architecture, num_classes=data.num_classes, input_shape=data.input_shape, form="train")
     try:
-        network.load_state_dict(load_tensors(file))
+        network.load_state_dict(load_file(file))
     except Exception as error:  # safetensors raises its own, torch a RuntimeError of many lines
         raise ValueError(f"{file} does not hold this network: {first_line(error)}") from None
     return network.eval()

@@ -18,10 +18,7 @@ from nas.exporting.settings import FORMAT_NAMES
 from nas.job import Job
 from nas.networks.merging import MergePlan
 from nas.networks.onnx_file import OnnxNetwork, onnx_bytes
-from nas.networks.quantized import quantize
 from nas.trial import TrialRecord
-
-CALIBRATION_IMAGES = 256  # of the training data, for an int8 file's scales
 
 
 @dataclass(frozen=True)
@@ -105,9 +102,7 @@ def _write_onnx(product: Product, folder: Path) -> None:
 
 
 def _write_int8(product: Product, folder: Path) -> None:
-    data = product.data
-    images = data.normalize(data.train.spread(CALIBRATION_IMAGES)).cpu()
-    (folder / "model.int8.onnx").write_bytes(quantize(product.network, images).onnx_model)
+    (folder / "model.int8.onnx").write_bytes(product.job.quantized(product.network).onnx_model)
     onnx.checker.check_model(folder / "model.int8.onnx", full_check=True)
 
 
