@@ -16,7 +16,7 @@ from nas.samplers.candidates import Candidate, CandidatePool
 from nas.samplers.encoding import Encoding, logarithms
 from nas.samplers.exact_cost import WHY
 from nas.samplers.forest import fit_forest
-from nas.samplers.gaussian_process import Columns, Normal, fit_process
+from nas.samplers.gaussian_process import Columns, Normal, fit_process, minus_log_posterior
 from nas.samplers.history import RUNGS, HistoryReader, Judged
 from nas.samplers.improvement import Front, expected_improvement, staircase
 from nas.samplers.surrogate import DENSITY, POINTS, ErrorScale, Learner, scales
@@ -191,7 +191,16 @@ def smooth_rows(n=40, seed=0):
     rng = np.random.default_rng(seed)
     values = rng.normal(size=(n, 4))
     target = np.sin(values[:, 0]) + 0.5 * values[:, 3]
-    return Columns(values, np.array([0, 0, 1, 2]), np.array([False, False, False, True])), target
+    return Columns(values, np.array([0, 0, 1, 2]), np.full(4, -1), np.array([False, False, False, True])), target
+
+
+def layers(n, seed=0):
+    """Rows of 6 choices that have 4 options in common, of which one is as bad wherever it is taken."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, 4, (n, 6))
+    them = [Candidate({f"op{i}": int(each) for i, each in enumerate(row)}, str(row), {"cost": 1.0}) for row in drawn]
+    encoded = Encoding(them).encoded(them)
+    return encoded, (drawn[:, :3] == 2).any(axis=1) + 0.5 * (drawn[:, 3:] == 2).any(axis=1)
 
 
 def test_a_process_predicts_rows_it_has_not_seen():
@@ -211,6 +220,31 @@ def test_a_process_knows_its_held_out_predictions_without_fitting_again():
         alone = fit_process(part, target[others], whole.theta, False, 0)
         # It differs by the offset and unit, which all rows have a part in.
         assert whole.held_out.mean[i] == pytest.approx(alone.predict(seen.values[[i]]).mean[0], abs=0.12)
+
+
+def test_a_process_learns_from_all_choices_what_an_option_that_they_have_in_common_is_worth():
+    def errors(seed):
+        columns, target = layers(80, seed)
+        seen, unseen = replace_values(columns, columns.values[:30]), columns.values[30:]
+        apart = seen._replace(options=np.full_like(seen.options, -1))
+        told = [fit_process(each, target[:30], None, True, 0).predict(unseen).mean for each in (seen, apart)]
+        return [np.abs(each - target[30:]).mean() for each in told]
+
+    together, apart = np.mean([errors(seed) for seed in range(5)], axis=0)
+    assert together < 0.9 * apart
+
+
+def test_the_slopes_of_the_posterior_are_those_of_its_values():
+    columns, target = layers(25)
+    columns = columns._replace(linear=np.arange(len(columns.groups)) % 2 == 0)
+    y = (target - target.mean()) / target.std()
+    rng, sizes = np.random.default_rng(0), 4 + sum(columns.sizes)
+    for _ in range(3):
+        theta = rng.normal(size=sizes) - 1
+        _, slopes = minus_log_posterior(theta, columns, y)
+        step = 1e-5 * np.eye(sizes)
+        ahead, behind = ([minus_log_posterior(theta + way * d, columns, y)[0] for d in step] for way in (1, -1))
+        assert np.allclose(slopes, np.subtract(ahead, behind) / 2e-5, rtol=1e-4, atol=1e-5)
 
 
 def replace_values(columns, values):
@@ -297,6 +331,7 @@ def test_shared_options_are_counted():
     columns = Encoding(them).encoded(them)
     counts = columns.values[:, columns.groups == 3]
     assert np.allclose(3 * counts[:, :2], [[2, 1], [1, 2], [2, 1]])
+    assert columns.options.tolist() == [0, 1, 2] * 3 + [-1] * (3 + 1)  # x, y and neither; counts; cost
 
 
 def test_logarithms_of_zero_are_finite():

@@ -14,7 +14,7 @@ from nas.samplers.gaussian_process import Array, Columns
 Codes = NDArray[np.intp]
 
 NOTHING = 1e-4  # instead of 0, where all are
-FEWEST_SHARING = 3  # choices of the same options, before it is counted how often each is taken
+FEWEST_SHARING = 3  # choices of the same options, before what they have in common is told from all of them
 
 
 class Encoding:
@@ -40,9 +40,19 @@ class Encoding:
         logs = (self._log_costs(candidates) - self._mean) / self._unit
         known = len(groups)
         groups += [logs[:, [cost]] for cost in range(logs.shape[1])]
-        widths = [group.shape[1] for group in groups]
-        numbers = np.repeat(np.arange(len(groups)), widths)
-        return Columns(np.hstack(groups), numbers, numbers >= known)
+        numbers = np.repeat(np.arange(len(groups)), [group.shape[1] for group in groups])
+        shared = self._shared()
+        options = np.append(shared, np.full(len(numbers) - len(shared), -1))
+        return Columns(np.hstack(groups), numbers, options, numbers >= known)
+
+    def _shared(self) -> Codes:
+        """The numbers of options that several choices have in common, for the first columns, one an option; else -1."""
+        numbers: dict[str, Codes] = {}
+        first = 0
+        for names, size in self._alphabets():
+            numbers |= dict.fromkeys(names, np.arange(first, first + size + 1))
+            first += size + 1
+        return np.concatenate([numbers.get(name, np.full(len(each) + 1, -1)) for name, each in self._options.items()])
 
     def _alphabets(self) -> list[tuple[list[str], int]]:
         """Options that several choices have in common: the choices' names, and how many options."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
 from sklearn.linear_model import RidgeCV
 
@@ -69,7 +69,7 @@ class Learner:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._theta: Array | None = None
-        self._groups: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
+        self._columns: Columns | None = None
         self._searched = 0
 
     def believe(
@@ -110,9 +110,9 @@ class Learner:
         return Beliefs(np.hstack(errors), np.kron(weights, DENSITY), scale.errors(expected), price)
 
     def _process(self, seen: Columns, target: Array) -> GaussianProcess:
-        if self._theta is not None and not np.array_equal(seen.groups, self._groups):
-            self._theta, self._searched = None, 0  # other columns: what was found is of the ones before
-        self._groups = seen.groups
+        if self._columns is not None and not seen.alike(self._columns):
+            self._theta, self._searched = None, 0  # what was found is of the columns before
+        self._columns = seen
         search = len(target) >= max(self._searched + 1, GROWTH * self._searched)
         process = fit_process(seen, target, self._theta, search, self._seed)
         self._theta, self._searched = process.theta, len(target) if search else self._searched
@@ -206,7 +206,8 @@ def _with_share(columns: Columns, shares: Sequence[float], seen: Sequence[float]
     if min(seen) == 1:
         return columns
     values = np.column_stack([columns.values, np.log(shares) / -np.log(min(seen))])
-    return Columns(values, np.append(columns.groups, columns.groups.max() + 1), np.append(columns.linear, False))
+    groups, options = np.append(columns.groups, columns.groups.max() + 1), np.append(columns.options, -1)
+    return Columns(values, groups, options, np.append(columns.linear, False))
 
 
 def _weights(models: Sequence[Model], target: Array, judged: int) -> Array:
