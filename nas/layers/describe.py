@@ -128,7 +128,7 @@ def _parts(arch: Architecture, num_classes: int, input_shape: tuple[int, int, in
         yield part
 
 
-@lru_cache(maxsize=2**16)  # a search prices thousands of architectures that are made of the same blocks
+@lru_cache(maxsize=2**14)  # a search prices thousands of architectures that are made of the same blocks
 def _part(
     block: Block, padding: int | None, in_channels: int, in_size: Pair, after_conv: bool, num_classes: int
 ) -> Part:
