@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -143,7 +144,8 @@ def _flatten(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             flat |= _flatten(dataclasses.asdict(value), f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = str(value) if isinstance(value, Path) else value
+            plain = value.item() if isinstance(value, np.generic) else value
+            flat[f"{prefix}{key}"] = str(plain) if isinstance(plain, Path) else plain
     return flat
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import shutil
 import tempfile
-import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,39 +12,25 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import Tags, check_random_state
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from nas.command_line import given_keys
+from nas.array_search import check_settings, search_arrays
 from nas.config import user_path
-from nas.data import load_data
+from nas.data import load_data_of
 from nas.exporting.export_run import export_run
 from nas.exporting.settings import ExportConfig
 from nas.fitted import FittedNetwork, fitted_network
 from nas.image_layout import layout_of
-from nas.results import Run
 from nas.store import RunStore
-from nas.tune.run import run_search
 
-# Keys of a search that the estimator decides, and the parameter that is there for it instead.
-NOT_SETTINGS = {
-    "space": "space",
-    "budget": "budget",
-    "constraints.latency_ms": "latency_ms",
-    "train.epochs": "epochs",
-    "trials.executor": "executor",
-    "runs_dir": "runs_dir",
-    "seed": "random_state",
-    "data": "fit(X, y)",
-    "run": None,
-    "resume": None,
-    "config": None,
-}
 # Of no use in `pareto_`: all its rows are on the front, and nothing was tested.
 NOT_OF_THE_FRONT = ["state", "reason", "on_front", "test_accuracy"]
+# How scikit-learn reads arrays: whole numbers, bytes above all, stay what they are; all else becomes float32.
+AS_IMAGES: dict[str, Any] = {"dtype": [np.dtype(kind) for kind in "f?bBhHiIlLqQ"], "allow_nd": True}
 
 
 class NASClassifier(ClassifierMixin, BaseEstimator):
@@ -68,7 +52,8 @@ class NASClassifier(ClassifierMixin, BaseEstimator):
         latency_ms: highest latency of a network as it ships, milliseconds; None: any.
         epochs: of each training; None: as the kind of data and the space say.
         image_shape: (H, W) or (C, H, W) of the images in X.
-        executor: "ray", trials side by side in processes, or "inline", one by one in this process.
+        executor: "ray", trials side by side in processes, or "inline", one by one in this process, as suits the
+            `n_jobs` of a grid search.
         settings: further keys of a search, nested or dotted (`python -m nas.search --help`).
         runs_dir: folder of runs, which are kept; None: a temporary one that goes when the estimator does.
         random_state: seed of sampling, splitting and training, a RandomState, or None for another one each time.
@@ -80,7 +65,8 @@ class NASClassifier(ClassifierMixin, BaseEstimator):
         classes_: the classes, sorted.
         pareto_: the front, by its last objective (latency, by default): one row a network.
         best_network_: the network that predicts, a torch module: fused, in eval mode, on the CPU; normalized images
-            (N, C, H, W) to logits. The most accurate one of the front, or what `select` has chosen.
+            (N, C, H, W) to logits. The most accurate one of the front, or what `select` has chosen. With
+            `latency.dtype=int8`, whose accuracies are those of quantized networks, what that was quantized from.
         best_trial_: its number in the run.
         run_path_: folder of the run. `select` and `export` need it, predictions do not: the network is pickled with
             the estimator.
@@ -118,13 +104,11 @@ class NASClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: bad input, or no network was found.
         """
-        X, y = validate_data(self, X, y, allow_nd=True, ensure_min_samples=2)
-        check_classification_targets(y)
+        given = X
+        # On a clone: what was fitted before stays as it was until this fit has succeeded.
+        X, y = validate_data(clone(self), X, y, ensure_min_samples=2, **AS_IMAGES)
         layout = layout_of(X.shape, self.image_shape)
-        classes, labels = np.unique(y, return_inverse=True)
-        _check_classes(classes, labels)
-        # Words: the search takes no other objects, and sorts them as they are sorted here.
-        names = classes if classes.dtype.kind in "buifUS" else classes.astype(str)
+        classes, labels, names = _classes_of(y)
         with contextlib.ExitStack() as on_failure:
             if self.runs_dir is None:
                 home = tempfile.mkdtemp(prefix="nas-classifier-")
@@ -132,13 +116,15 @@ class NASClassifier(ClassifierMixin, BaseEstimator):
                 on_failure.callback(folder)
             else:
                 home, folder = self.runs_dir, None
-            run = self._search(user_path("runs_dir", home).resolve(), layout.images(X), names[labels])
+            place, settings = user_path("runs_dir", home).resolve(), self._search_settings()
+            run = search_arrays(layout.images(X), names[labels], place, settings, self.verbose)
             front = run.front
             if front.empty:
                 why = next((reason for reason in run.trials["reason"] if reason), "none was trained")
                 raise ValueError(f"no network was found: {why}")
             fitted = _fitted(RunStore.open(run.path), front)
             on_failure.pop_all()
+        validate_data(self, given, skip_check_array=True)  # sets the number and names of features
         self.classes_, self._layout, self.run_path_ = classes, layout, run.path
         self.pareto_ = front.drop(columns=NOT_OF_THE_FRONT)
         self._use(fitted)
@@ -163,12 +149,11 @@ class NASClassifier(ClassifierMixin, BaseEstimator):
             ValueError: see `predict`.
         """
         check_is_fitted(self)
-        shape = getattr(X, "shape", ())
-        if len(shape) > 2:  # scikit-learn would call the height a number of features
-            self._layout.check(tuple(shape))
-        X = validate_data(self, X, reset=False, allow_nd=True)
-        self._layout.check(X.shape)
-        return self._fitted.probabilities(self.best_network_, self._layout.images(X))
+        pixels = check_array(X, estimator=self, **AS_IMAGES)
+        if pixels.ndim > 2 or len(self._layout.given) > 1:  # scikit-learn would call the height a number of features
+            self._layout.check(pixels.shape)
+        validate_data(self, X, reset=False, skip_check_array=True)
+        return self._fitted.probabilities(self.best_network_, self._layout.images(pixels))
 
     def select(
         self,
@@ -215,36 +200,13 @@ class NASClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         run, trial = str(self._store().path), str(self.best_trial_)
-        config = ExportConfig(run=run, trial=trial, out=str(out), formats=list(formats))
+        names = [formats] if isinstance(formats, str) else list(formats)
+        config = ExportConfig(run=run, trial=trial, out=str(out), formats=names)
         return export_run(config, print if self.verbose else lambda line: None)[0]
 
-    def _search(self, home: Path, images: np.ndarray, y: np.ndarray) -> Run:
-        """A search on images (N, C, H, W), which stay beside the run in `home`."""
-        name = f"classifier-{time.strftime('%Y-%m-%d_%H-%M-%S')}-{secrets.token_hex(4)}"
-        settings = self._search_settings() | {"run": name, "runs_dir": str(home)}
-        file = home / f"{name}.npz"
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            np.savez(file, x=images.transpose(0, 2, 3, 1), y=y, untested=True)
-        except OSError as error:
-            raise ValueError(f"runs_dir={home} cannot be written to: {error.strerror}") from None
-        try:
-            run = run_search(verbose=self.verbose, data=str(file), **settings)
-        except BaseException:
-            if not (home / name).exists():
-                file.unlink()
-            raise
-        if run.reason == "interrupted":
-            raise KeyboardInterrupt
-        return run
-
     def _search_settings(self) -> dict[str, Any]:
-        given = dict(self.settings or {})
-        for key in sorted(given_keys(given) | (set(given) & {"config"})):
-            if key in NOT_SETTINGS:
-                instead = NOT_SETTINGS[key]
-                hint = f"; give {instead} instead" if instead else ": every fit is a run of its own"
-                raise ValueError(f"settings: {key} is not allowed{hint}")
+        given = {} if self.settings is None else self.settings
+        check_settings(given)
         own = {
             "space": str(self.space),
             "budget": self.budget,
@@ -252,7 +214,7 @@ class NASClassifier(ClassifierMixin, BaseEstimator):
             "trials.executor": self.executor,
         }
         limits = {"constraints.latency_ms": self.latency_ms, "train.epochs": self.epochs}
-        return given | own | {key: value for key, value in limits.items() if value is not None}
+        return {**given, **own, **{key: value for key, value in limits.items() if value is not None}}
 
     def _use(self, fitted: FittedNetwork) -> None:
         self._fitted = fitted
@@ -282,7 +244,8 @@ class NASClassifier(ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
-        objectives = (self.settings or {}).get("objectives", ["latency_ms"])
+        given = self.settings if isinstance(self.settings, Mapping) else {}
+        objectives = given.get("objectives", ["latency_ms"])
         tags.non_deterministic = self.latency_ms is not None or "latency_ms" in objectives
         return tags
 
@@ -290,18 +253,28 @@ class NASClassifier(ClassifierMixin, BaseEstimator):
 def _fitted(store: RunStore, front: pd.DataFrame) -> FittedNetwork:
     """The most accurate network of a front."""
     config = store.config()
-    data = load_data(config.data, config.data_root, config.val_share, config.seed, config.data_options)
-    return fitted_network(store, int(front.nlargest(1, "accuracy")["trial"].iloc[0]), data, config.plugins)
+    best = int(front.nlargest(1, "accuracy")["trial"].iloc[0])
+    return fitted_network(store, best, load_data_of(config), config.plugins)
 
 
-def _check_classes(classes: np.ndarray, labels: np.ndarray) -> None:
-    """Holds that there are classes to be told apart, each with images to learn from and to be judged by.
+def _classes_of(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The classes, sorted; their number of each label (N,); and what the search calls them, sorted alike.
 
     Raises:
-        ValueError: there are not.
+        ValueError: they cannot be sorted, or there is nothing to be told apart, learned from or judged by.
     """
+    try:
+        check_classification_targets(y)
+        classes, labels = np.unique(y, return_inverse=True)
+    except TypeError:
+        kinds = ", ".join(sorted({type(label).__name__ for label in y}))
+        raise ValueError(f"y holds labels of kinds that cannot be sorted: {kinds}; allowed: all of one kind") from None
     if len(classes) < 2:
         raise ValueError(f"y has only one class ({classes[0]}); allowed: two or more")
     counts = np.bincount(labels)
     if counts.min() < 2:
-        raise ValueError(f"y: class {classes[counts.argmin()]!r} has one image; allowed: two or more of each class")
+        raise ValueError(f"y: class {classes[counts.argmin()]} has one image; allowed: two or more of each class")
+    names = classes if classes.dtype.kind in "buifUS" else classes.astype(str)
+    if not (names[:-1] < names[1:]).all():
+        raise ValueError(f"y: classes of {classes.dtype} such as {classes[0]} are not allowed; allowed: words, numbers")
+    return classes, labels, names

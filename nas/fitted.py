@@ -12,6 +12,7 @@ from torch import nn
 
 from nas.architecture import architecture_from_json
 from nas.data import ImageData, fitting_batch_size
+from nas.data.images import resized
 from nas.deploy import load_deployed
 from nas.networks.builder import build
 from nas.networks.merging import apply_merges, merge_plan_from_json
@@ -56,12 +57,13 @@ class FittedNetwork:
 
     @torch.inference_mode()
     def probabilities(self, network: nn.Module, images: np.ndarray) -> np.ndarray:
-        """(N, classes), float64, of images (N, C, H, W) in the units of those that it was trained on."""
+        """(N, classes), float64, of images (N, C, H, W) in the units of those that it was trained on, of any size."""
         mean, std = (torch.tensor(each).reshape(1, -1, 1, 1) for each in (self.mean, self.std))
         size = fitting_batch_size(self.input_shape, torch.device("cpu"))
         parts = []
         for start in range(0, len(images), size):
             pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + size], dtype=np.float32))
+            pixels = resized(pixels, self.input_shape[1:])
             parts.append(network((pixels - mean) / std).double().softmax(1))
         return torch.cat(parts).numpy()
 

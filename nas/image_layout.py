@@ -68,6 +68,11 @@ def _asked(array_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> ImageL
     if len(sides) not in (2, 3) or not all(isinstance(side, int | np.integer) and side > 0 for side in sides):
         raise ValueError(f"image_shape={image_shape!r} is not allowed; allowed: (H, W) or (C, H, W), or None")
     channels, height, width = map(int, sides if len(sides) == 3 else (1, *sides))
+    if len(sides) == 3 and width <= MOST_COLOURS < min(channels, height):
+        raise ValueError(
+            f"image_shape={image_shape} is not allowed: it looks like (H, W, C); allowed: (C, H, W), or None with X of "
+            f"shape (N, {', '.join(map(str, sides))})"
+        )
     flat = (math.prod(sides),)
     if array_shape[1:] not in (flat, sides):
         raise ValueError(

@@ -15,7 +15,7 @@ import nas
 from nas.architecture import Architecture
 from nas.config import JobConfig, LatencyConfig, user_path
 from nas.cost import size
-from nas.data import ImageData, ImageSet, load_data
+from nas.data import ImageData, ImageSet, load_data_of
 from nas.latency.conditions import Conditions, Instrument, conditions
 from nas.latency.lane import Lane
 from nas.latency.machine import device_named, lane_of
@@ -187,7 +187,7 @@ def make_job(config: JobConfig, constraints: tuple[Constraint, ...] = (), timeou
         ValueError: a data set, device, precision or teacher that cannot be.
     """
     device = _device(config)
-    data = load_data(config.data, config.data_root, config.val_share, config.seed, config.data_options)
+    data = load_data_of(config)
     given = config.train
     if given.teacher_weights and not given.teacher:
         raise ValueError(

@@ -6,7 +6,7 @@
 """
 
 from nas.data.images import Images, fitting_batch_size
-from nas.data.load import Augmentation, ImageData, ImageSet, load_data
+from nas.data.load import Augmentation, ImageData, ImageSet, load_data, load_data_of
 from nas.data.sets import DATASETS, DatasetSource, Source
 from nas.data.stream import StreamedImages
 
@@ -21,4 +21,5 @@ __all__ = [
     "StreamedImages",
     "fitting_batch_size",
     "load_data",
+    "load_data_of",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.config import DataConfig, first_line, user_path
+from nas.config import DataConfig, JobConfig, first_line, user_path
 from nas.data.dataset import survey_datasets
 from nas.data.files import RawImages, read_npz
 from nas.data.folder import scan_folder
@@ -157,6 +157,11 @@ def load_data(
     mean, std = _mean_and_std(train.x if isinstance(train, Images) else train.spread(SAMPLE))
     augmentation = Augmentation(found.shift, found.flip)
     return ImageData(data, train, validation, test, found.classes, mean, std, augmentation)
+
+
+def load_data_of(config: JobConfig) -> ImageData:
+    """The data set that a configuration names, read and split as it says; see `load_data`."""
+    return load_data(config.data, config.data_root, config.val_share, config.seed, config.data_options)
 
 
 def _named(data: str, root: Path) -> Source | DatasetSource:
