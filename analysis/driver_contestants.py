@@ -241,7 +241,7 @@ def ours(space: str, trials: int, folder: Path, per_call: int, sampler: str = "r
         with view, ray_session(plan.config, dashboard=False):
             store, state = _begun(plan, view, line)
             run_with_ray(None, plan, state, store, LookUp(make_table()))
-            write_results(store, store.records())
+            write_results(store, store.records(), plan.config)
             line.finish()
     return line
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ def make(settings: Mapping[str, Any], schema: type[ConfigT]) -> ConfigT:
     """
     flat = _flatten(settings)
     file = flat.pop("config", None)
-    merged = OmegaConf.structured(schema)
+    merged = _defaults(schema)
     if file is not None:
         from_file = _flatten(_read(str(file)))
         merged = _merge(merged, {key: value for key, value in from_file.items() if key not in OF_ONE_RUN}, schema)
@@ -136,6 +137,12 @@ def parse_value(key: str, text: str, schema: type[Any] = SearchConfig) -> Any:
     return list(value) if isinstance(value, ListConfig) else value
 
 
+@functools.cache  # it takes longer than all the rest
+def _defaults(schema: type[Any]) -> DictConfig:
+    """A schema's defaults as OmegaConf has them; never changed, since it merges into copies."""
+    return OmegaConf.structured(schema)
+
+
 def _flatten(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in settings.items():
@@ -173,33 +180,39 @@ def _merge(base: Any, flat: Mapping[str, Any], schema: type[Any]) -> Any:
             raise ValueError(f"unknown key {key!r}: {hint}")
     try:
         # At once, since OmegaConf copies the whole configuration for each merge.
-        return OmegaConf.merge(base, *(_nested(key, value, *known[key], schema) for key, value in flat.items()))
+        return OmegaConf.merge(base, _nested(flat, schema))
     except (OmegaConfBaseException, ValueError, TypeError):
         pass  # one of them: which?
     for key, value in flat.items():
-        each, default = known[key]
         try:
-            OmegaConf.merge(base, _nested(key, value, each, default, schema))
+            OmegaConf.merge(base, _nested({key: value}, schema))
         except (OmegaConfBaseException, ValueError, TypeError):
+            each = known[key][0]
             allowed = allowed_values(each)
             wanted = str(each.type).replace(" | None", "") + (f", {allowed}" if allowed else "")
             raise ValueError(f"{key}={value} is not allowed; allowed: {wanted}") from None
     raise AssertionError("what cannot be merged together can be merged one by one")
 
 
-def _nested(key: str, value: Any, each: dataclasses.Field[Any], default: Any, schema: type[Any]) -> Any:
-    """A setting as OmegaConf merges it.
+def _nested(flat: Mapping[str, Any], schema: type[Any]) -> dict[str, Any]:
+    """Settings of known dotted keys as OmegaConf merges them.
 
     Raises:
-        ValueError: OmegaConf would take it for something else.
+        ValueError: OmegaConf would take one for something else.
     """
-    if isinstance(value, bool) and "bool" not in str(each.type):
-        raise ValueError
-    if isinstance(default, list) and isinstance(value, str):
-        raise ValueError
-    if isinstance(value, str) and (not value or "${" in value or value == "???"):
-        raise ValueError  # to OmegaConf, references and missing values
-    nested: Any = list(value) if isinstance(value, tuple) else value
-    for part in reversed(path_of(schema(), key)):
-        nested = {part: nested}
+    usual, nested = schema(), {}
+    known = leaves(usual)
+    for key, value in flat.items():
+        each, default = known[key]
+        if isinstance(value, bool) and "bool" not in str(each.type):
+            raise ValueError
+        if isinstance(default, list) and isinstance(value, str):
+            raise ValueError
+        if isinstance(value, str) and (not value or "${" in value or value == "???"):
+            raise ValueError  # to OmegaConf, references and missing values
+        *parts, last = path_of(usual, key)
+        place: dict[str, Any] = nested
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[last] = list(value) if isinstance(value, tuple) else value
     return nested

@@ -205,16 +205,15 @@ def _coloured(figure: Figure, axes: Axes, front: pd.DataFrame, names: Sequence[s
     figure.colorbar(points, ax=axes, label=f"{names[2]} ({OBJECTIVES[names[2]].unit})")
 
 
-def write_results(store: RunStore, records: Sequence[TrialRecord]) -> None:
-    """Writes `trials.csv`, `pareto.csv` and `pareto.png` of a run's records."""
-    config = store.config()
+def write_results(store: RunStore, records: Sequence[TrialRecord], config: SearchConfig) -> None:
+    """Writes `trials.csv`, `pareto.csv` and `pareto.png` of the records of a run of this configuration."""
     trials = write_tables(store, records, config)
     title = f"{store.name}: space {Path(config.space).stem}, data {Path(config.data).name}"
     plot_front(trials, config.objectives, title).savefig(store.path / "pareto.png", dpi=150)
 
 
 def write_tables(store: RunStore, records: Sequence[TrialRecord], config: SearchConfig) -> pd.DataFrame:
-    """Writes `trials.csv` and `pareto.csv` of a run's records; returns the former."""
+    """Writes `trials.csv` and `pareto.csv` likewise; returns the former."""
     trials = trial_table(records, config)
     trials.attrs["metric"] = config.metric
     trials.to_csv(store.path / "trials.csv", index=False)

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from unittest.mock import patch
 
 import numpy as np
 import onnxruntime
@@ -17,6 +18,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import nas
+from nas import results
+from nas.data.images import resized
 from nas.image_layout import layout_of
 from tests.searching import quick_latency
 
@@ -32,13 +35,14 @@ EXPECTED_FAILED_CHECKS: dict[str, str] = {}
 
 
 def quick_classifier(**parameters):
-    usual = {"space": "tiny", "budget": 1, "epochs": 20, "executor": "inline", "settings": QUICK, "random_state": 0}
+    usual = {"space": "tiny", "budget": 1, "epochs": 5, "executor": "inline", "settings": QUICK, "random_state": 0}
     return nas.NASClassifier(**{**usual, **parameters})
 
 
 @pytest.fixture(autouse=True, scope="module")
 def quickly(tmp_path_factory):
-    with quick_latency(tmp_path_factory.mktemp("estimator")):
+    """Short measurements, and no picture of any front: a quarter of the time, and the matter of other tests."""
+    with quick_latency(tmp_path_factory.mktemp("estimator")), patch.object(results, "plot_front"):
         yield
 
 
@@ -113,7 +117,7 @@ def test_select_takes_the_most_accurate_that_keeps_the_limits(fitted, digits):
 
 def test_export_writes_files_that_say_the_same(fitted, digits, tmp_path):
     _, X, _, _ = digits
-    folder = fitted.export(tmp_path / "model", formats=["onnx"])
+    folder = fitted.export(tmp_path / "model", formats="onnx")
     assert "data came without test images" in (folder / "README.md").read_text()
     x = (X[:, None].astype(np.float32) - fitted._fitted.mean[0]) / fitted._fitted.std[0]
     (logits,) = onnxruntime.InferenceSession(folder / "model.onnx").run(["logits"], {"images": x.astype(np.float32)})
@@ -136,7 +140,7 @@ def test_a_pickle_predicts_in_another_process_without_ray(fitted, digits, tmp_pa
 
 def test_without_runs_dir_the_run_goes_with_the_estimator(digits):
     X, _, y, _ = digits
-    classifier = quick_classifier(epochs=1).fit(X[:200], y[:200])
+    classifier = quick_classifier(epochs=1, budget=np.int64(1)).fit(X[:200], y[:200])  # numpy's: of a grid, say
     other, folder = copied(classifier), classifier.run_path_
     assert folder.is_dir()
     classifier.fit(X[:200], y[:200])
@@ -158,6 +162,28 @@ def test_a_clone_is_unfitted_and_has_the_same_parameters(fitted, digits):
         other.predict(digits[1])
 
 
+def test_images_are_resized_as_they_were_for_training(digits, tmp_path):
+    X, X_other, y, _ = digits
+    images, other = (part[:100].astype(np.uint8) for part in (X, X_other))
+    settings = {**QUICK, "data.image_size": 4}
+    classifier = quick_classifier(epochs=1, settings=settings, runs_dir=tmp_path).fit(images, y[:100])
+    with np.load(classifier.run_path_.with_suffix(".npz")) as file:
+        assert file["x"].dtype == np.uint8
+    network = classifier._fitted
+    x = (resized(torch.from_numpy(other[:, None]).float(), (4, 4)) - network.mean[0]) / network.std[0]
+    with torch.no_grad():
+        expected = classifier.best_network_(x).softmax(1)
+    assert np.allclose(classifier.predict_proba(other), expected, atol=1e-6)
+
+
+def test_a_fit_that_fails_leaves_what_was_fitted(fitted, digits):
+    _, X, _, _ = digits
+    other = copied(fitted)
+    with pytest.raises(ValueError, match="one class"):
+        other.fit(X[:, :5], np.zeros(len(X)))
+    assert (other.predict(X) == fitted.predict(X)).all()
+
+
 def test_in_a_pipeline(digits):
     X, X_other, y, y_other = digits
     flat, scale = FunctionTransformer(lambda x: x.reshape(len(x), -1)), StandardScaler()
@@ -170,7 +196,7 @@ def test_grid_search_over_spaces(digits, tmp_path):
     X, X_other, y, y_other = digits
     own = tmp_path / "own.yaml"
     own.write_text("stages: [{block: basic, stride: 2, out_channels: [8, 16]}]\nhead: [{block: classifier}]\n")
-    grid = GridSearchCV(quick_classifier(epochs=20), {"space": ["tiny", str(own)]}, cv=2, error_score="raise")
+    grid = GridSearchCV(quick_classifier(epochs=12), {"space": ["tiny", str(own)]}, cv=2, error_score="raise")
     grid.fit(X[:400], y[:400])
     assert grid.best_params_["space"] in ("tiny", str(own))
     assert len(grid.cv_results_["mean_test_score"]) == 2
@@ -203,6 +229,10 @@ def test_how_arrays_are_read_as_images(shape, image_shape, expected):
         ((20, 3, 8, 8), {}, r"X of shape \(20, 3, 8, 8\) is not allowed; allowed: .*image_shape=\(C, H, W\)"),
         ((20, 63), {"image_shape": (8, 8)}, r"allowed: \(N, 64\) or \(N, 8, 8\)"),
         ((20, 64), {"image_shape": (64,)}, r"image_shape=\(64,\) is not allowed; allowed: \(H, W\) or \(C, H, W\)"),
+        ((20, 8, 8, 3), {"image_shape": (8, 8, 3)}, r"looks like \(H, W, C\); allowed: \(C, H, W\), or None"),
+        ((20, 8, 8), {"settings": "epochs"}, "settings='epochs' is not allowed; allowed: a dict"),
+        ((20, 8, 8), {"settings": {"verbose": 1}}, "settings: verbose is not allowed; give verbose instead"),
+        ((20, 8, 8), {"settings": {"val_share": 0.05}}, "^X, y, val_share=0.05: cannot be split"),
         ((20, 8, 8), {"settings": {"seed": 1}}, "settings: seed is not allowed; give random_state instead"),
         ((20, 8, 8), {"settings": {"train": {"epoch": 1}}}, "unknown key 'train.epoch'"),
         ((20, 8, 8), {"space": "tinny"}, "tinny"),
@@ -224,9 +254,21 @@ def test_images_of_another_shape_are_refused(fitted):
         fitted.predict(np.zeros((2, 9, 8)))
     with pytest.raises(ValueError, match=r"X of shape \(2, 8\) is not allowed; allowed: \(N, 8, 8\)"):
         fitted.predict(np.zeros((2, 8)))
+    with pytest.raises(ValueError, match=r"X of shape \(2, 9, 8\) is not allowed; allowed: \(N, 8, 8\)"):
+        fitted.predict(np.zeros((2, 9, 8)).tolist())
+    with pytest.raises(ValueError, match=r"too large for dtype.*float32"):
+        fitted.predict(np.full((2, 8, 8), 1e100))
 
 
-@pytest.mark.parametrize(("y", "said"), [([1] * 20, "one class"), ([1] * 19 + [2], "class .*2.* has one image")])
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        ([1] * 20, "one class"),
+        ([1] * 19 + [2], "class 2 has one image"),
+        (np.array(["a", 1] * 10, dtype=object), "kinds that cannot be sorted: int, str"),
+        (np.array([9, 10] * 10, dtype="timedelta64[D]"), "classes of timedelta64.* such as 9 days are not allowed"),
+    ],
+)
 def test_classes_that_cannot_be_learned_are_refused(y, said):
     with pytest.raises(ValueError, match=said):
         quick_classifier().fit(np.zeros((20, 8, 8)), y)

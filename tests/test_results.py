@@ -353,7 +353,7 @@ def fill(store):
 
 def test_the_files_of_a_run_are_written_from_its_events(store):
     fill(store)
-    write_results(store, store.records())
+    write_results(store, store.records(), store.config())
     trials = pd.read_csv(store.path / "trials.csv")
     assert tuple(trials.columns[: len(COLUMNS)]) == tuple(COLUMNS)
     assert trials["trial"].tolist() == [0, 1, 2]
@@ -367,14 +367,14 @@ def test_the_files_of_a_run_are_written_from_its_events(store):
 
 def test_writing_again_gives_the_same_tables(store):
     fill(store)
-    write_results(store, store.records())
+    write_results(store, store.records(), store.config())
     before = [(store.path / name).read_bytes() for name in ("trials.csv", "pareto.csv")]
-    write_results(store, store.records())
+    write_results(store, store.records(), store.config())
     assert [(store.path / name).read_bytes() for name in ("trials.csv", "pareto.csv")] == before
 
 
 def test_the_files_of_an_empty_run_have_their_headers(store):
-    write_results(store, store.records())
+    write_results(store, store.records(), store.config())
     for name in ("trials.csv", "pareto.csv"):
         with (store.path / name).open(newline="") as file:
             assert list(csv.reader(file)) == [list(COLUMNS)]

@@ -45,7 +45,7 @@ def finish(plan: Plan, store: RunStore, meter: Meter, memory: LatencyMemory, rea
         records = remeasured(plan, store, records, meter, memory, say)
         with meter.lane.working():
             records = _tested(store, job, records, _front(records, config), meter.lane)
-            write_results(store, records)
+            write_results(store, records, config)
             front = _front(records, config)
             _export(store, job, (meter.lane, memory.where), front, say)
             _forget_trained(store, records, front)

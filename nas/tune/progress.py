@@ -21,6 +21,7 @@ from rich.table import Table
 
 from nas.config import SearchConfig
 from nas.data import ImageData
+from nas.results import Run
 from nas.space import SearchSpace
 from nas.store import RunStore
 from nas.trial import Ended, EpochEnded, Event, Proposed, Rung, TrialRecord
@@ -101,10 +102,11 @@ class ProgressView:
             words.append(record.reason)
         self.say("  ".join(words))
 
-    def report(self, front: pd.DataFrame, store: RunStore, reason: str) -> None:
+    def report(self, run: Run, reason: str) -> None:
         """The end of a run: the front as a table, where it is, what to type next."""
         if not self._enabled:
             return
+        front, store = run.front, RunStore.open(run.path)
         table = Table(title=f"Pareto front of {store.name}: {len(front)} networks", title_justify="left")
         memory = self._config.constraints.peak_memory_mb is not None or "peak_memory_mb" in self._config.objectives
         for name in (

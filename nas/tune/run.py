@@ -92,7 +92,7 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
             view.say(f"What was judged is kept in {store.path}; run={store.name} resume=true finishes it.")
             raise
     run = Run(store.path)
-    view.report(run.front, store, state.over)
+    view.report(run, state.over)
     return run
 
 
