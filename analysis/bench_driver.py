@@ -30,7 +30,7 @@ import pandas as pd
 from omegaconf import MISSING
 
 from analysis.driver_contestants import Timeline, optuna_loop, ours, stock
-from analysis.settings import from_words
+from analysis.settings import from_words, new_file
 from nas.config import first_line
 from nas.samplers import SAMPLERS
 from nas.space_file import load_space
@@ -111,7 +111,7 @@ def compare(settings: Settings) -> None:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
                 rows.append(row(name, alone.submit(act).result(), settings.window))
             table = pd.DataFrame(rows)
-            table.to_csv(settings.out, index=False)
+            table.to_csv(Path(settings.out).expanduser(), index=False)
             print(table.tail(1).T.to_string(header=False), flush=True)
 
 
@@ -137,10 +137,7 @@ def check(settings: Settings) -> None:
         raise ValueError(f"per_call={bad[0]} is not allowed; allowed: 1 to 10,000")
     if load_space(settings.space).size < 10 * settings.trials:
         raise ValueError(f"space={settings.space} is too small for trials={settings.trials}")
-    if Path(settings.out).suffix != ".csv":
-        raise ValueError(f"out={settings.out} is not allowed; allowed: a file that ends in .csv")
-    if Path(settings.out).exists() or not Path(settings.out).parent.is_dir():
-        raise ValueError(f"out={settings.out} is not allowed; allowed: a new file, in a folder that exists")
+    new_file(settings.out, ".csv")
 
 
 def main() -> int:

@@ -15,14 +15,13 @@ import csv
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 import torch
 from torch import nn
 
-from analysis.settings import from_words
+from analysis.settings import from_words, new_file
 from nas.architecture import Architecture
 from nas.blocks import Block, Classifier, Conv, InvertedResidual, Reduce
 from nas.config import LatencyConfig
@@ -178,7 +177,7 @@ def main() -> int:
         config = LatencyConfig(threads=max(settings.threads or (1,)))
         backends = settings.backends or tuple(installed_backends(config, device_named(settings.device)))
         rows: list[Row] = []
-        with Path(settings.out).open("x", newline="") as file:
+        with new_file(settings.out).open("x", newline="") as file:
             writer = csv.writer(file)
             writer.writerow([field.name for field in fields(Row)])
             for threads in settings.threads or dict.fromkeys((1, cores())):

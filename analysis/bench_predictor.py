@@ -28,7 +28,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import OneHotEncoder
 
-from analysis.settings import from_words
+from analysis.settings import from_words, new_file
 from nas.config import first_line
 from nas.latency.regression import fit
 
@@ -230,9 +230,7 @@ def run(settings: Settings) -> None:
     Raises:
         ValueError: settings that cannot be followed.
     """
-    out = Path(settings.out)
-    if out.exists() or not out.parent.is_dir():
-        raise ValueError(f"out={out} is not allowed: " + ("it exists" if out.exists() else "its folder does not"))
+    out = new_file(settings.out)
     if not settings.choices:
         raise ValueError("choices=[] is not allowed; allowed: at least one column")
     for name, value, least in (("train", settings.train, 2), ("seeds", settings.seeds, 1)):

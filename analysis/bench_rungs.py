@@ -20,14 +20,13 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
-from pathlib import Path
 
 import pandas as pd
 import torch
 from omegaconf import MISSING
 from scipy.stats import kendalltau
 
-from analysis.settings import from_words
+from analysis.settings import from_words, new_file
 from nas.architecture import Architecture
 from nas.config import JobConfig, first_line
 from nas.cores import cores
@@ -131,9 +130,7 @@ def main() -> int:
     """Runs the benchmark of the command line and prints its table; 2 for bad input."""
     try:
         settings = from_words(sys.argv[1:], Settings)
-        out = Path(settings.out)
-        if out.exists() or not out.parent.is_dir():
-            raise ValueError(f"out={out} is not allowed; allowed: a new file in a folder that exists")
+        out = new_file(settings.out)
         if len(settings.epochs) < 2 or list(settings.epochs) != sorted(set(settings.epochs)) or settings.epochs[0] < 1:
             raise ValueError(f"epochs={list(settings.epochs)} is not allowed; allowed: two or more, rising from 1 on")
         config = JobConfig(

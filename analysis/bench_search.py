@@ -37,7 +37,7 @@ import pandas as pd
 from omegaconf import MISSING
 from scipy.optimize import brentq
 
-from analysis.settings import from_words
+from analysis.settings import from_words, new_file
 from analysis.table_search import FILTER, SAMPLERS, Search, search
 from analysis.table_space import TableSpace, make_space, numbers, read_table
 from nas.config import first_line
@@ -173,10 +173,8 @@ def load(settings: Settings) -> TableSpace:
             raise ValueError(f"{name}={value} is not allowed; allowed: {least} or more")
     if (settings.error is None) == (settings.accuracy is None):
         raise ValueError("exactly one of error=COLUMN and accuracy=COLUMN is needed")
-    if settings.out is not None and (Path(settings.out).suffix != ".csv" or not Path(settings.out).parent.is_dir()):
-        raise ValueError(
-            f"out={settings.out} is not allowed; allowed: a file that ends in .csv, in a folder that exists"
-        )
+    if settings.out is not None:
+        new_file(settings.out, ".csv")
     table = read_table(Path(settings.table).expanduser())
     kind, full = ("error", settings.error) if settings.error is not None else ("accuracy", settings.accuracy)
     assert full is not None
@@ -239,7 +237,7 @@ def main() -> int:
     )
     table = compare(space, settings)
     if settings.out is not None:
-        out = Path(settings.out)
+        out = Path(settings.out).expanduser()
         table.to_csv(out, index=False)
         plot(
             table,

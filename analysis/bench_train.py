@@ -25,11 +25,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, fields
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
 
-from analysis.settings import from_words
+from analysis.settings import from_words, new_file
 from analysis.train_contestants import CONTESTANTS, Settings, network_of, ours
 from nas.config import first_line
 from nas.cores import cores
@@ -159,12 +158,12 @@ def main() -> int:
                 raise ValueError(f"{key}={getattr(settings, key)} is not allowed; allowed: 1 and more")
         for name in settings.networks:
             training_dtype(settings.precision, settings.device, network_of(name, settings))
-        Path(settings.out).touch(exist_ok=False)
+        out = new_file(settings.out)
     except (ValueError, OSError) as error:
         print(f"analysis.bench_train: {first_line(error)}", file=sys.stderr)
         return 2
     rows: list[Row] = []
-    with Path(settings.out).open("w", newline="") as file:
+    with out.open("x", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([field.name for field in fields(Row)])
         for name in settings.networks:

@@ -29,7 +29,7 @@ from sklearn.linear_model import RidgeClassifier
 from torch import nn
 from torch.nn.functional import avg_pool2d
 
-from analysis.settings import from_words
+from analysis.settings import from_words, new_file
 from nas.architecture import Architecture
 from nas.blocks import Block, Classifier, Conv, Reduce
 from nas.config import first_line
@@ -236,7 +236,7 @@ def main() -> int:
     try:
         given = from_words(sys.argv[1:], Settings)
         check(given)
-        done = written(given, Path(given.out))
+        done = written(given, new_file(given.out))
     except (ValueError, OSError) as error:
         print(f"analysis.bench_train_forms: {first_line(error)}", file=sys.stderr)
         return 2

@@ -6,7 +6,6 @@ Trials are looked up in a table of random numbers, and proposed by Optuna's rand
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import time
@@ -25,11 +24,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from nas.config import SearchConfig
 from nas.latency.memory import LatencyMemory
-from nas.objectives import get_objectives
 from nas.pipeline import Events
 from nas.reading import Reading
 from nas.results import write_results
-from nas.samplers import SearchTask, make_sampler
 from nas.space import SearchSpace
 from nas.space_file import load_space
 from nas.store import RunStore
@@ -37,9 +34,9 @@ from nas.trial import Ended, Event, Priced, TrialState
 from nas.tune.forecast import Forecast
 from nas.tune.judging import Assignment, Worker
 from nas.tune.plan import Plan, make_plan
-from nas.tune.pricing import PricedArchitectures
 from nas.tune.progress import ProgressView
 from nas.tune.ray_executor import ray_session, run_with_ray
+from nas.tune.run import new_store, prices_of, study_of
 from nas.tune.search_state import SearchState
 from nas.tune.study import Study, Suggestion
 
@@ -250,19 +247,14 @@ def _begun(plan: Plan, view: ProgressView, line: Timeline) -> tuple[RunStore, Se
     """A run and its state, as `nas.tune.run` makes them, with a clock."""
     where = plan.job.conditions(plan.job.meter().instrument())
     memory = LatencyMemory(plan.runs_dir, where, plan.job.latency.tolerance)
-    prices = PricedArchitectures(plan.space, plan.job, memory, Forecast(where, None), plan.config.objectives)
-    sampler = make_sampler(plan.config.sampler, SearchTask(prices, plan.config.objectives, (), plan.config.seed))
-    study = TimedStudy(
-        plan.space, get_objectives(plan.config.objectives), (), sampler, plan.config.seed, plan.recipe.epochs
-    )
+    prices = prices_of(plan, memory, Forecast(where, None))
+    study = study_of(plan, prices, TimedStudy)
     study.line = line
-    store = RunStore.create(
-        plan.runs_dir, plan.name, plan.config, plan.space.text, {"latency": dataclasses.asdict(where)}
-    )
 
     def watch(event: Event, state: SearchState) -> None:
         view.watch(event, state)
         if isinstance(event, Ended):
             line.end()
 
+    store = new_store(plan, where)
     return store, SearchState(plan, store, study, prices, watch)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from nas.config import user_path
 from nas.results import COLUMNS, trial_table
-from nas.store import RunStore
+from nas.store import RunStore, run_path
 
 RunPath: TypeAlias = str | Path
 Runs: TypeAlias = pd.DataFrame | RunPath | Sequence[RunPath]  # a table of `load_runs`, or what that takes
@@ -57,7 +57,9 @@ def load_runs(runs: RunPath | Sequence[RunPath], runs_dir: RunPath = "runs") -> 
             differ.
     """
     home = user_path("runs_dir", runs_dir)
-    folders = _within(_folder(runs, home)) if isinstance(runs, RunPath) else [_folder(each, home) for each in runs]
+    folders = [run_path("runs", each, home) for each in ([runs] if isinstance(runs, RunPath) else runs)]
+    if isinstance(runs, RunPath) and not (folders[0] / "events.jsonl").is_file():
+        folders = run_folders(user_path("runs", runs))
     if not folders:
         raise ValueError(f"no runs in {runs}" if isinstance(runs, RunPath) else "no runs are given")
     resolved = [folder.resolve() for folder in folders]
@@ -99,14 +101,3 @@ def run_folders(runs_dir: Path) -> list[Path]:
         for each in inside
         if not each.name.startswith(".") and not each.is_symlink() and (each / "events.jsonl").is_file()
     ]
-
-
-def _within(folder: Path) -> list[Path]:
-    """A run's folder by itself, else the runs in a folder."""
-    return [folder] if (folder / "events.jsonl").is_file() else run_folders(folder)
-
-
-def _folder(run: RunPath, runs_dir: Path) -> Path:
-    """A run by its path, or by its name among those of `runs_dir`."""
-    path = user_path("runs", run)
-    return path if (path / "events.jsonl").is_file() or not (runs_dir / path).exists() else runs_dir / path

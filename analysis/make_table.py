@@ -13,7 +13,6 @@ same network (of choices that it does not have) share its figures. Columns: the 
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import pandas as pd
 
 from analysis.command import run_command
 from analysis.load import load_run
-from analysis.settings import from_words
+from analysis.settings import from_words, new_file
 from nas.block_fields import Value
 from nas.config import first_line
 from nas.space import SearchSpace
@@ -118,12 +117,7 @@ def make(settings: Settings) -> pd.DataFrame:
     Raises:
         ValueError: settings that cannot be followed, or a space that is too large.
     """
-    out, space = settings.file, load_space(settings.space)
-    if out.suffix not in FILES or out.exists() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
-        raise ValueError(
-            f"out={out} is not allowed; allowed: a new file that ends in {' or '.join(FILES)}, in a folder that can be "
-            "written to"
-        )
+    out, space = new_file(settings.file, *FILES), load_space(settings.space)
     if not settings.epochs or min(settings.epochs) < 1:
         raise ValueError(f"epochs={list(settings.epochs)} is not allowed; allowed: one or more numbers from 1 on")
     if space.size > MOST_SIZE:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +18,7 @@ from analysis.load import load_run, run_folders
 from nas.command_line import exit_code, make, settings_from_words, table_of_keys
 from nas.config import first_line, user_path
 from nas.config_fields import key
+from nas.console import table_console
 from nas.store import NAME, RunStore
 
 USAGE = """Lists the runs of a folder, or removes some of them.
@@ -37,7 +37,6 @@ HYPERVOLUME = (
 )
 COLUMNS = ("run", "space", "data", "objectives", "metric", "state", "trained", "best", "hypervolume", "size_mb")
 SAME = ["space", "data", "metric", "objectives"]
-WIDTH_WITHOUT_TERMINAL = 1000
 
 
 @dataclass(frozen=True)
@@ -194,8 +193,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _act(config: RunsConfig) -> None:
-    terminal = Console()
-    console = terminal if terminal.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
+    console = table_console()
     if config.remove is not None:
         names = [name.strip() for name in config.remove.removeprefix("[").removesuffix("]").split(",")]
         for row in remove_runs([name for name in names if name], config.runs_dir).to_dict("records"):

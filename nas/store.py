@@ -117,9 +117,8 @@ class RunStore:
         Raises:
             ValueError: there is no such run; the message begins with `key`.
         """
-        path = user_path(key, run)
         try:
-            return cls.open(path if (path / "events.jsonl").is_file() else runs_dir / run)
+            return cls.open(run_path(key, run, runs_dir))
         except ValueError as error:
             raise ValueError(f"{key}={run}: {error}") from None
 
@@ -241,6 +240,16 @@ class RunStore:
         draft.unlink(missing_ok=True)
         draft.symlink_to(self.name)
         draft.replace(link)
+
+
+def run_path(key: str, run: str | Path, runs_dir: Path) -> Path:
+    """Where a run is that is given by its path, or by its name in a folder of runs; it may not be there.
+
+    Raises:
+        ValueError: no path; the message begins with `key`.
+    """
+    path = user_path(key, run)
+    return path if (path / "events.jsonl").is_file() else runs_dir / path
 
 
 def run_and_trial(spec: str) -> tuple[str, int] | None:

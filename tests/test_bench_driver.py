@@ -32,7 +32,7 @@ def test_the_plain_loop_notes_every_trial():
         ({"window": 0}, "window=0 is not allowed; allowed: 1 or more"),
         ({"space": "tiny"}, "space=tiny is too small for trials=10000"),
         ({"sampler": "best"}, "sampler=best is unknown"),
-        ({"out": "driver.txt"}, "out=driver.txt is not allowed; allowed: a file that ends in .csv"),
+        ({"out": "driver.txt"}, "out=driver.txt is not allowed; allowed: a new file that ends in .csv"),
     ],
 )
 def test_what_cannot_be_followed_is_refused(tmp_path, given, message):

@@ -81,7 +81,7 @@ def test_rows_without_positive_latency_are_left_out_whatever_the_format(table):
         ({"table": "absent.csv"}, "absent.csv"),
         ({"table": "table.txt"}, "table.txt"),
         ({"out": "absent/out.csv"}, "folder"),
-        ({"out": "."}, "exists"),
+        ({"out": "."}, "out=. is not allowed; allowed: a new file"),
     ],
 )
 def test_bad_input_gets_one_line(table, tmp_path, change, words):

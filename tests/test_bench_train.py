@@ -101,8 +101,8 @@ def test_the_smallest_benchmark_in_processes(tmp_path):
         (["networks=[tinny]"], "tinny"),
         (["networks=[zoo/resnet2]"], "resnet2"),
         (["nonsense"], "nonsense"),
-        (["out=absent/train.csv"], "No such file"),
-        (["out=."], "exists"),
+        (["out=absent/train.csv"], "out=absent/train.csv is not allowed; allowed: a new file, in a folder"),
+        (["out=."], "out=. is not allowed"),
     ],
 )
 def test_bad_input_gets_one_line(tmp_path, monkeypatch, capsys, words, part):

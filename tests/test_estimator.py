@@ -196,7 +196,7 @@ def test_grid_search_over_spaces(digits, tmp_path):
     X, X_other, y, y_other = digits
     own = tmp_path / "own.yaml"
     own.write_text("stages: [{block: basic, stride: 2, out_channels: [8, 16]}]\nhead: [{block: classifier}]\n")
-    grid = GridSearchCV(quick_classifier(epochs=12), {"space": ["tiny", str(own)]}, cv=2, error_score="raise")
+    grid = GridSearchCV(quick_classifier(epochs=20), {"space": ["tiny", str(own)]}, cv=2, error_score="raise")
     grid.fit(X[:400], y[:400])
     assert grid.best_params_["space"] in ("tiny", str(own))
     assert len(grid.cv_results_["mean_test_score"]) == 2

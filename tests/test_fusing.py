@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from nas.fusion import LinearConv, affine_after, compose, identity_conv, parallel_sum
+from nas.fusion import affine_after, compose, identity_conv, parallel_sum
+from nas.linear_conv import LinearConv
 from nas.networks.conv_modules import ShiftedConv, affine_of, conv2d_from, linear_of
 from nas.networks.fusing import fuse, fuse_children, unfused_norms
 from tests.helpers import randomise, relative_difference

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, batch_norm, conv2d, linear, pad
 
 from nas.fusion import (
-    LinearConv,
     affine_after,
     affine_before,
     average_pool_conv,
@@ -21,6 +20,7 @@ from nas.fusion import (
     parallel_sum,
     regroup,
 )
+from nas.linear_conv import LinearConv
 from tests.helpers import relative_difference
 
 pytestmark = pytest.mark.usefixtures("one_thread")

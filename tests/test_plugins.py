@@ -19,9 +19,10 @@ from nas import block_fields as fields
 from nas.architecture import Architecture
 from nas.blocks import BLOCK_SCHEMAS, Block, Classifier
 from nas.command_line import make_config, settings_from_words
-from nas.config import LayersConfig, SearchConfig
+from nas.config import SearchConfig
 from nas.latency import __main__ as latency_command
 from nas.latency.commands import _next
+from nas.latency.settings import LayersConfig
 from nas.layers import deploy_layers
 from nas.layers.blocks import BLOCK_LAYERS
 from nas.networks import onnx_file

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from nas.command_line import exit_code, make, settings_from_words, table_of_keys
-from nas.config import CalibrateConfig, LayersConfig, MeasureConfig, TargetConfig, user_path
+from nas.config import user_path
+from nas.latency.settings import CalibrateConfig, LayersConfig, MeasureConfig, TargetConfig
 from nas.plugins import import_plugins
 
 USAGE = """Measures the latency of networks as they ship, and calibrates predictors of it.

@@ -8,25 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from nas.architecture import Architecture
-from nas.config import CalibrateConfig, LayersConfig, MeasureConfig, SearchConfig, TargetConfig, image_shape
+from nas.config import SearchConfig, image_shape
 from nas.config_fields import leaves
+from nas.console import table_console
 from nas.data import load_data
 from nas.latency.calibrate import calibrate, distinct, report
 from nas.latency.conditions import conditions, instrument
 from nas.latency.machine import device_named, fingerprint
 from nas.latency.measurement import Shape
 from nas.latency.meter import Meter
+from nas.latency.settings import CalibrateConfig, LayersConfig, MeasureConfig, TargetConfig
 from nas.latency.side_by_side import Row, forms_of, installed_backends, side_by_side
 from nas.latency.table import NETWORK, layers_of, write_table
 from nas.networks.builder import build
 from nas.space_file import load_architecture, load_space, space_names
-
-WIDTH_WITHOUT_TERMINAL = 120
 
 
 def run_measure(config: MeasureConfig) -> None:
@@ -47,8 +46,7 @@ def run_measure(config: MeasureConfig) -> None:
     meter = Meter(config.latency, shape, device)
     forms = forms_of(arch, classes, meter, config.merge)
     rows = list(side_by_side(forms, config.latency, backends, shape, device))
-    terminal = Console()
-    console = terminal if terminal.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
+    console = table_console()
     how = f"{config.latency.threads} threads, batch of {config.latency.batch_size}, {'x'.join(map(str, shape))}"
     console.print(f"{fingerprint(device)}: {how}", highlight=False)
     console.print(_table(rows))

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from nas.blocks.base import same_padding
-from nas.fusion import LinearConv, affine_after, average_pool_conv, compose, identity_conv, parallel_sum
+from nas.fusion import affine_after, average_pool_conv, compose, identity_conv, parallel_sum
+from nas.linear_conv import LinearConv
 from nas.networks.bricks import ConvNorm, conv_norm
 from nas.networks.conv_modules import affine_of, conv2d_from, linear_of
 

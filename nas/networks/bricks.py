@@ -11,7 +11,8 @@ from torchvision.ops import StochasticDepth
 
 from nas.blocks.base import group_norm_groups
 from nas.convolution import Pair, convolution
-from nas.fusion import LinearConv, affine_after
+from nas.fusion import affine_after
+from nas.linear_conv import LinearConv
 from nas.networks.conv_modules import affine_of, conv2d_from, linear_of
 
 Form = Literal["train", "deploy"]

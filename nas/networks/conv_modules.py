@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
-from nas.fusion import LinearConv, Pair, batch_norm_affine
+from nas.convolution import Pair
+from nas.fusion import batch_norm_affine
+from nas.linear_conv import LinearConv
 
 LayerT = TypeVar("LayerT", bound=nn.Module)
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nas.fusion import LinearConv, affine_after, affine_before
+from nas.fusion import affine_after, affine_before
+from nas.linear_conv import LinearConv
 from nas.networks.conv_modules import ShiftedConv, affine_of, conv2d_from, is_plain, linear_of, with_weights
 
 IN_PLACE_PROTOCOLS = ("switch_to_deploy", "reparameterize")

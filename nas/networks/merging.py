@@ -17,8 +17,9 @@ from torch.nn.functional import conv2d
 from nas.config import first_line
 from nas.convolution import Convolution
 from nas.cost import entering_shapes
-from nas.fusion import LinearConv, compose
+from nas.fusion import compose
 from nas.layers.merging import cheapest, exact_spans
+from nas.linear_conv import LinearConv
 from nas.networks.conv_modules import conv2d_from, is_plain, linear_of
 from nas.networks.fusing import places
 from nas.networks.tracing import traced

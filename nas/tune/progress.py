@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 
 import pandas as pd
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,14 +19,13 @@ from rich.progress import (
 from rich.table import Table
 
 from nas.config import SearchConfig
+from nas.console import table_console
 from nas.data import ImageData
 from nas.results import Run
 from nas.space import SearchSpace
 from nas.store import RunStore
 from nas.trial import Ended, EpochEnded, Event, Proposed, Rung, TrialRecord
 from nas.tune.search_state import SearchState
-
-WIDTH_WITHOUT_TERMINAL = 110
 
 
 class ProgressView:
@@ -37,8 +35,7 @@ class ProgressView:
         self._config = config
         self._metric = config.metric.replace("_", " ")
         self._enabled = enabled
-        terminal = Console()
-        self._console = terminal if terminal.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
+        self._console = table_console()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -47,7 +44,7 @@ class ProgressView:
             TimeRemainingColumn(),
             TextColumn("{task.fields[doing]}"),
         )
-        shown = enabled and terminal.is_terminal
+        shown = enabled and self._console.is_terminal
         self._bar = Progress(*columns, console=self._console, transient=True, disable=not shown)
         self._task = self._bar.add_task("trials", total=config.budget, doing="")
         self._epochs: dict[int, int] = {}

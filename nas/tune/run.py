@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from nas.config import user_path
 from nas.latency.conditions import Conditions, conditions_from_dict, differences
@@ -29,6 +29,8 @@ from nas.tune.progress import ProgressView
 from nas.tune.scouting import scout
 from nas.tune.search_state import SearchState
 from nas.tune.study import Study
+
+StudyT = TypeVar("StudyT", bound=Study)
 
 
 class Executor(NamedTuple):
@@ -65,9 +67,8 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
             view.say("latency.calibration spares nothing: without a constraint every network is measured")
         plan = dataclasses.replace(plan, job=dataclasses.replace(plan.job, timed_device=where.device))
         memory = LatencyMemory(plan.runs_dir, where, plan.job.latency.tolerance)
-        wanted = {*plan.config.objectives, *(each.name for each in plan.job.constraints)}
-        prices = PricedArchitectures(plan.space, plan.job, memory, Forecast(where, calibrated), wanted)
-        store = plan.store or _new_store(plan, where)
+        prices = prices_of(plan, memory, Forecast(where, calibrated))
+        store = plan.store or new_store(plan, where)
         stack.enter_context(store.locked())
         if plan.store is not None:
             store.reopen(plan.config)
@@ -76,7 +77,7 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
             if _timed(plan) and not calibrated:
                 view.say("measuring a few networks, to price the others by")
                 scout(prices, plan.space, plan.job, meter, plan.config.budget, plan.config.seed)
-            study = _study(plan, prices)
+            study = study_of(plan, prices)
             study.learn_from(plan.earlier)
             state = SearchState(plan, store, study, prices, view.watch)
             executor.run(plan, state, store)
@@ -142,7 +143,18 @@ def _check_recipe(begun: dict[str, Any], plan: Plan) -> None:
         raise ValueError(f"run={plan.name} cannot be continued: its networks were trained with {', '.join(differing)}")
 
 
-def _new_store(plan: Plan, where: Conditions) -> RunStore:
+def _timed(plan: Plan) -> bool:
+    """Whether the sampler wants to know latencies beforehand."""
+    limited = any(each.name == "latency_ms" for each in plan.job.constraints)
+    return plan.config.sampler == "exact_cost" and (limited or "latency_ms" in plan.config.objectives)
+
+
+def new_store(plan: Plan, where: Conditions) -> RunStore:
+    """The folder of a run that begins, with all that its figures depend on.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
     environment = {
         **describe_environment(plan.job.device, plan.config.seed),
         "latency": dataclasses.asdict(where),
@@ -151,14 +163,15 @@ def _new_store(plan: Plan, where: Conditions) -> RunStore:
     return RunStore.create(plan.runs_dir, plan.name, plan.config, plan.space.text, environment)
 
 
-def _timed(plan: Plan) -> bool:
-    """Whether the sampler wants to know latencies beforehand."""
-    limited = any(each.name == "latency_ms" for each in plan.job.constraints)
-    return plan.config.sampler == "exact_cost" and (limited or "latency_ms" in plan.config.objectives)
+def prices_of(plan: Plan, memory: LatencyMemory, forecast: Forecast) -> PricedArchitectures:
+    """What a plan's architectures cost, as far as its objectives and constraints ask."""
+    wanted = {*plan.config.objectives, *(each.name for each in plan.job.constraints)}
+    return PricedArchitectures(plan.space, plan.job, memory, forecast, wanted)
 
 
-def _study(plan: Plan, prices: PricedArchitectures) -> Study:
+def study_of(plan: Plan, prices: PricedArchitectures, kind: type[StudyT] = Study) -> StudyT:
+    """The study that proposes a plan's architectures, with the sampler of its configuration."""
     config, constraints = plan.config, plan.job.constraints
     sampler = make_sampler(config.sampler, SearchTask(prices, config.objectives, constraints, config.seed))
     objectives = get_objectives(config.objectives)
-    return Study(plan.space, objectives, constraints, sampler, config.seed, plan.recipe.epochs)
+    return kind(plan.space, objectives, constraints, sampler, config.seed, plan.recipe.epochs)
