@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.bench_predictor import Settings, counts, load, one_hot, twins, vocabularies
+from analysis.bench_predictor import Settings, load, twins
 from analysis.bench_predictor import run as run_benchmark
+from analysis.predictor_contestants import counts, one_hot, vocabularies
 from analysis.settings import from_words
 
 DATA_ROOT = os.environ.get("NAS_DATA_ROOT")
