@@ -68,7 +68,7 @@ class Settings:
         budget: evaluations of a search; at most as many as rows are distinct.
         seeds: searches of each sampler.
         processes: searches at a time; default: as many as there are cores.
-        out: CSV of the results, replaced if it exists; the plot is beside it, with .png for .csv.
+        out: CSV of the results; must not exist. The plot is beside it, with .png for .csv.
     """
 
     table: str = MISSING
