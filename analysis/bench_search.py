@@ -99,8 +99,9 @@ def compare(space: TableSpace, settings: Settings) -> pd.DataFrame:
         for name in names:
             rungs = epochs_of(settings) if name.endswith(ASHA) else epochs_of(settings)[-1:]
             full = space if name.endswith(ASHA) else space.in_full()
+            ladder = Ladder(rungs, reduction, settings.budget)
             jobs = [
-                pool.submit(search, full, name.removesuffix(ASHA), settings.budget, seed, Ladder(rungs, reduction))
+                pool.submit(search, full, name.removesuffix(ASHA), settings.budget, seed, ladder)
                 for seed in range(settings.seeds)
             ]
             searches = [job.result() for job in jobs]

@@ -36,6 +36,18 @@ def test_nobody_goes_on_twice_and_somebody_as_soon_as_there_are_enough(points):
     assert len(promoted) == len(points) // 3
 
 
+@given(POINTS, st.integers(1, 60))
+def test_where_the_budget_is_known_promotions_wait_for_the_last_trials_and_are_as_many(points, budget):
+    ladder, promoted, after = Ladder((1, 3), 3, budget), [], []
+    for trial, (error, cost) in enumerate(points):
+        ladder.reach(trial, 1, error, (cost,))
+        while (found := ladder.promoted(range(trial + 1))) is not None:
+            promoted.append(found)
+        after.append(len(promoted))
+    assert len(set(promoted)) == len(promoted)
+    assert after == [int((n + 1) / 3 * min(1, (n + 1) / budget)) for n in range(len(points))]
+
+
 @given(POINTS)
 def test_of_those_that_arrive_together_the_non_dominated_go_on_first(points):
     ladder = Ladder((1, 3), 3)

@@ -81,12 +81,18 @@ class Plan:
         fixed = {name: options[0] for name, options in self.space.train.items() if len(options) == 1}
         return make_recipe(self.job.data.kind, fixed, self.job.train)
 
-    def ladder(self) -> Ladder:
-        """The rungs of all trials, none reached yet; one where every trial trains all its epochs."""
-        asha, epochs = self.config.mo_asha, self.recipe.epochs
-        if self.config.scheduler == "full":
+    def ladder(self, stopped: int = 0) -> Ladder:
+        """The rungs of all trials, none reached yet; one where every trial trains all its epochs.
+
+        Args:
+            stopped: trials of the budget that an earlier session gave up, and that will not climb.
+        """
+        config, epochs = self.config, self.recipe.epochs
+        if config.scheduler == "full":
             return Ladder((epochs,), 1)
-        return Ladder(rung_epochs(epochs, asha.reduction, asha.rungs), asha.reduction)
+        timed = self.time_budget_s is not None or config.budget_epochs is not None
+        rungs = rung_epochs(epochs, config.mo_asha.reduction, config.mo_asha.rungs)
+        return Ladder(rungs, config.mo_asha.reduction, None if timed else config.budget - stopped)
 
     @property
     def runs_dir(self) -> Path:

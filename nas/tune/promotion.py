@@ -5,6 +5,10 @@ so far goes on to the next one (ASHA, Li et al. 2020, which promotes whenever so
 non-dominated rank, where costs are exact at every rung and only the error is of a shorter training; among equal ranks
 by what a trial adds to the hypervolume of its rank (MO-ASHA, Schmucker et al. 2021, compares ways to break these ties).
 Where a sampler can tell from some full trainings what a short one says, ranks are by the errors that it foresees.
+
+ASHA promotes as many of the first, which are little more than random, as of the last, which a sampler proposes after it
+has learned. So where it is known how many trials there will be, fewer go on at first, and the last of them at the end,
+when all are there to choose from.
 """
 
 from __future__ import annotations
@@ -47,14 +51,15 @@ class Ladder:
         rungs: epochs of each, rising.
     """
 
-    def __init__(self, rungs: Sequence[int], reduction: float) -> None:
+    def __init__(self, rungs: Sequence[int], reduction: float, budget: int | None = None) -> None:
         """A ladder that nobody has climbed.
 
         Args:
             rungs: epochs of each, rising; the last one is a full training.
-            reduction: of so many that reach a rung, one goes on.
+            reduction: of so many that reach a rung, one goes on in the end.
+            budget: trials that there will be; None if that is not known, as where time decides.
         """
-        self.rungs, self._reduction = tuple(rungs), reduction
+        self.rungs, self._reduction, self._budget = tuple(rungs), reduction, budget
         self._points: list[dict[int, tuple[float, ...]]] = [{} for _ in rungs]
         self._gone_on: list[set[int]] = [set() for _ in rungs]
 
@@ -93,7 +98,7 @@ class Ladder:
         """
         for rung in reversed(range(len(self.rungs) - 1)):
             gone_on = self._gone_on[rung]
-            if len(gone_on) >= int(len(self._points[rung]) / self._reduction):
+            if len(gone_on) >= int(len(self._points[rung]) / self._reduction * self._share_of_budget()):
                 continue  # the best of today would else push as many out as the best of yesterday let in
             may = [each for each in self._points[rung] if each in waiting and each not in gone_on]
             may = [each for each in may if self._may_reach_the_front(rung, each)]
@@ -103,6 +108,10 @@ class Ladder:
             if trial is not None:
                 return trial
         return None
+
+    def _share_of_budget(self) -> float:
+        """Of the trials that there will be, the share that was begun; 1 where it is not known."""
+        return min(1.0, len(self._points[0]) / self._budget) if self._budget else 1.0
 
     def _best_foreseen(self, rung: int, trials: list[int], errors: Sequence[float]) -> list[int]:
         """Trials of a rung, best first, by what is foreseen of them, among those that were trained in full."""

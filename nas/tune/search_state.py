@@ -59,7 +59,7 @@ class SearchState:
         watch: Callable[[Event, SearchState], None],
     ) -> None:
         self._config, self._store, self._study = plan.config, store, study
-        self._prices, self._ladder, self._watch = prices, plan.ladder(), watch
+        self._prices, self._watch = prices, watch
         self._constraints = plan.job.constraints
         self._ends_at = None if plan.time_budget_s is None else time.monotonic() + plan.time_budget_s
         self.over: str | None = None
@@ -73,7 +73,11 @@ class SearchState:
         self._published = list(published_members(plan.space, plan.job)) if plan.config.zoo_first else []
         self._seen: set[str] = set()
         self._next_trial = 0
-        self._restore(store.events())
+        events = store.events()
+        self._ladder = plan.ladder(
+            stopped=sum(isinstance(each, Ended) and each.state is TrialState.STOPPED for each in events)
+        )
+        self._restore(events)
 
     @property
     def live(self) -> int:
