@@ -140,7 +140,12 @@ def parse_value(key: str, text: str, schema: type[Any] = SearchConfig) -> Any:
 @functools.cache  # it takes longer than all the rest
 def _defaults(schema: type[Any]) -> DictConfig:
     """A schema's defaults as OmegaConf has them; never changed, since it merges into copies."""
-    return OmegaConf.structured(schema)
+    defaults = OmegaConf.structured(schema)
+    for section in defaults.values():
+        if isinstance(section, DictConfig):
+            # OmegaConf 2.3, which the extra executorch brings, merges nothing into frozen dataclasses in others.
+            OmegaConf.set_readonly(section, False)
+    return defaults
 
 
 def _flatten(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -208,6 +213,8 @@ def _nested(flat: Mapping[str, Any], schema: type[Any]) -> dict[str, Any]:
             raise ValueError
         if isinstance(default, list) and isinstance(value, str):
             raise ValueError
+        if isinstance(value, list | tuple) and any(isinstance(part, Mapping | list | ListConfig) for part in value):
+            raise ValueError  # OmegaConf takes a list for a word
         if isinstance(value, str) and (not value or "${" in value or value == "???"):
             raise ValueError  # to OmegaConf, references and missing values
         *parts, last = path_of(usual, key)

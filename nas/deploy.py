@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.command_line import Failed
@@ -64,6 +65,20 @@ def load_deployed(
     except Exception as error:  # safetensors raises its own, torch a RuntimeError of many lines
         raise ValueError(f"{weights} does not hold this network: {first_line(error)}") from None
     return merged, merges
+
+
+def load_trained(arch: Architecture, weights: Path, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+    """The train form of an architecture with the weights that `keep_networks` kept.
+
+    Raises:
+        ValueError: the file cannot be read, or holds another network's weights.
+    """
+    network = build(arch, num_classes=num_classes, input_shape=input_shape, form="train")
+    try:
+        network.load_state_dict(load_file(weights))
+    except Exception as error:  # as above
+        raise ValueError(f"{weights} does not hold this network: {first_line(error)}") from None
+    return network
 
 
 @dataclass(frozen=True)
@@ -127,9 +142,12 @@ def write_model(model: Model, folder: Path) -> None:
 def input_words(data: ImageData) -> dict[str, Any]:
     """How images are prepared for a network of a data set, JSON-ready.
 
-    `range` are the least and the greatest value of training images, from all over: black and white in their units.
+    `range` are black and white in the units of the images: 0 and 255 of bytes that use the upper half, too; else the
+    least and the greatest value of training images, from all over.
     """
     pixels = data.train.spread(SEEN_IMAGES)
+    if pixels.dtype == torch.uint8 and pixels.max() > 127:  # a dark set of photographs has no white in it
+        pixels = torch.tensor([0, 255])
     return {
         "shape": ["batch", *data.input_shape],
         "dtype": "float32",
@@ -142,7 +160,8 @@ def input_words(data: ImageData) -> dict[str, Any]:
 
 def _verify_onnx(shipped: nn.Module, data: ImageData, file: Path) -> float:
     """The largest difference over the largest output, on test images from all over."""
-    found = agreement(OnnxNetwork(file.read_bytes(), data.input_shape), shipped, data)
+    written = OnnxNetwork(file.read_bytes(), data.input_shape)
+    found = agreement(outputs_to_compare(written, data), outputs_to_compare(shipped, data))
     if found.equal_predictions < 1:
         raise ExportFailed(f"{file.name}: predictions differ from the network's on test images")
     if not found.difference <= TOLERANCE:
@@ -164,12 +183,20 @@ class Agreement(NamedTuple):
     equal_predictions: float
 
 
-def agreement(one: nn.Module, other: nn.Module, data: ImageData) -> Agreement:
-    """How far two networks (N, C, H, W) -> (N, classes) on the CPU agree on unseen images from all over."""
-    images = data.unseen.spread(VERIFIED_IMAGES).cpu()
-    batches = [data.normalize(each) for each in images.split(fitting_batch_size(data.input_shape, images.device))]
+def outputs(network: nn.Module, batches: Iterable[Tensor], data: ImageData) -> Tensor:
+    """Logits (N, classes) of a network on the CPU, of batches of images (n, C, H, W) as the data have them."""
     with torch.inference_mode():
-        given, expected = (torch.cat([network(each) for each in batches]) for network in (one, other))
+        return torch.cat([network(data.normalize(each.cpu())) for each in batches])
+
+
+def outputs_to_compare(network: nn.Module, data: ImageData) -> Tensor:
+    """Logits (N, classes) of a network on the CPU for at most `VERIFIED_IMAGES` unseen images from all over."""
+    images = data.unseen.spread(VERIFIED_IMAGES).cpu()
+    return outputs(network, images.split(fitting_batch_size(data.input_shape, images.device)), data)
+
+
+def agreement(given: Tensor, expected: Tensor) -> Agreement:
+    """How far two networks' logits (N, classes) of the same images agree."""
     largest = float(expected.abs().max()) or 1.0
     equal = given.argmax(1) == expected.argmax(1)
-    return Agreement(len(images), float((given - expected).abs().max()) / largest, float(equal.float().mean()))
+    return Agreement(len(given), float((given - expected).abs().max()) / largest, float(equal.float().mean()))

@@ -106,7 +106,11 @@ class RunStore:
             ValueError: there is no run.
         """
         folder = user_path("run", path)
-        if not (folder / "events.jsonl").is_file():
+        try:
+            there = (folder / "events.jsonl").is_file()
+        except OSError as error:  # a name that no file can have
+            raise ValueError(f"{folder} is not a run: {first_line(error)}") from None
+        if not there:
             raise ValueError(f"{folder} is not a run: it has no events.jsonl")
         return cls(folder)
 
@@ -119,8 +123,8 @@ class RunStore:
         """
         try:
             return cls.open(run_path(key, run, runs_dir))
-        except ValueError as error:
-            raise ValueError(f"{key}={run}: {error}") from None
+        except (OSError, ValueError) as error:  # OSError: a name that no file can have
+            raise ValueError(f"{key}={run}: {first_line(error)}") from None
 
     @property
     def name(self) -> str:

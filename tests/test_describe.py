@@ -142,6 +142,7 @@ def test_an_exported_model_is_shown_for_its_images(shown, refused, run, tmp_path
         (["arch=resnet21"], "'resnet21' is neither JSON, a file, nor in the zoo"),
         (["arch=" + 300 * "x"], "cannot be read"),
         (["arch=runs/none:3"], "runs/none is not a run"),
+        (["arch=" + 300 * "x" + ":3"], "is not a run: File name too long"),
         (["arch=lenet5", "input=1x32"], "input=1x32 is not allowed; allowed: CxHxW"),
         (["arch=lenet5", "input=0x32x32"], "input=0x32x32 is not allowed; allowed: CxHxW"),
         (["arch=lenet5", "classes=0"], "classes=0 is not allowed"),

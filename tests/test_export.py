@@ -12,13 +12,17 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from nas.data import load_data
 from nas.export import main
 from nas.exporting import export_run as exporting
+from nas.exporting import predict
 from nas.exporting.choose import WORDS
 from nas.exporting.final import with_validation
 from nas.exporting.formats import FORMATS
+from nas.job import make_job
 from nas.store import RunStore
 from tests.searching import small_search
 
@@ -67,7 +71,8 @@ def test_every_file_predicts_what_the_run_recorded_on_the_test_images(run, folde
         assert found["test_accuracy"] == pytest.approx(expected)
         assert found["compared_with"] == "train form" and found["equal_predictions"] == 1
         assert 0 <= found["difference"] < 1e-4
-        assert 0 < found["latency_low_ms"] <= found["latency_ms"] <= found["latency_high_ms"]
+        low, high = found["latency_low_ms"], found["latency_high_ms"]
+        assert found["latency_ms"] > 0 and (low is high is None or 0 < low <= found["latency_ms"] <= high)
 
 
 def test_the_lines_of_the_card_run(folder, monkeypatch):
@@ -97,6 +102,20 @@ def test_predict_says_what_is_on_a_picture_without_this_package(folder, tmp_path
     assert said[0].startswith(f"{files[0]}: {data.classes[int(logits[sure].argmax())]} ")
     for image in (0, 1):
         assert said[1 + image].startswith(f"{files[1]} [{image}]: {data.classes[int(logits[image].argmax())]} ")
+
+
+def test_predict_reads_pictures_as_training_did_and_names_what_it_cannot_read(folder, tmp_path):
+    values = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    Image.fromarray(values.astype(np.uint16) * 257).save(tmp_path / "16bit.png")
+    words = json.loads((folder / "metrics.json").read_text())["input"]
+    expected = (values / 255 * 16 - words["mean"][0]) / words["std"][0]
+    np.testing.assert_allclose(predict.read(str(tmp_path / "16bit.png"), words)[0, 0], expected, atol=1e-5)
+    np.save(tmp_path / "turned.npy", np.zeros((2, 8, 8, 1)))
+    (tmp_path / "text.png").write_text("no picture")
+    for name in ("turned.npy", "text.png", "none.png"):
+        command = [sys.executable, str(folder / "predict.py"), str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2 and done.stderr.startswith(str(tmp_path / name)) and done.stderr.count("\n") == 1
 
 
 def test_a_file_that_is_not_the_network_is_left_out_and_the_others_stay(run, tmp_path, monkeypatch, capsys):
@@ -138,6 +157,9 @@ def test_int8_is_written_with_what_it_costs(run, tmp_path, monkeypatch):
         ("formats=[onnx,onxx]", "formats: 'onxx' is unknown; known: onnx, pt2"),
         ("formats=[]", "formats=[] is not allowed"),
         ("formats=[onnx,onnx]", "each once"),
+        ("formats=[[onnx]]", "is not allowed; allowed: list[str]"),
+        ("run=" + 300 * "x", "File name too long"),
+        ("out=/", "is not an empty folder"),
         ("final.epochs=0", "final.epochs=0 is not allowed"),
         ("out=/proc/nothing", "out=/proc/nothing cannot be written"),
         ("ut=x", "unknown key 'ut': did you mean out?"),
@@ -173,6 +195,74 @@ def test_damaged_weights_are_refused_before_anything_is_written(run, tmp_path, c
     error = capsys.readouterr().err
     assert f"{file} does not hold this network" in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("which", ["weights_file", "trained_file"])
+def test_weights_of_another_training_are_refused_before_anything_is_written(run, tmp_path, capsys, which):
+    file = getattr(RunStore.open(run.path), which)(recorded(run)[0])
+    whole = file.read_bytes()
+    changed = {name: -each if each.is_floating_point() else each for name, each in load_file(file).items()}
+    with safe_open(file, framework="pt") as opened:
+        save_file(changed, file, metadata=opened.metadata())
+    try:
+        assert main(words_of(run, tmp_path / "out")) == 2
+    finally:
+        file.write_bytes(whole)
+    error = capsys.readouterr().err
+    assert "its weights are damaged" in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_only_trainings_need_may_be_gone(run, tmp_path):
+    file = run.path / "config.yaml"
+    whole = file.read_text()
+    file.write_text(
+        whole.replace("device: auto", "device: cuda", 1)
+        .replace("precision: null", "precision: fp16")
+        .replace("teacher: null", "teacher: /gone/teacher")
+    )
+    try:
+        assert main([*words_of(run, tmp_path / "out"), "formats=[safetensors]"]) == 0
+    finally:
+        file.write_text(whole)
+    said = (tmp_path / "out" / "README.md").read_text() + (tmp_path / "out" / "metrics.json").read_text()
+    assert "fp16" in said and "teacher" in said and "/gone" not in said
+
+
+def test_names_of_classes_cannot_write_the_card(run, tmp_path, monkeypatch):
+    classes = ("a`b", "```python\nraise SystemExit\n```", "<script>", "$x", "new\nline", "|", "[a](b)", "\\", "ü", "9")
+
+    def renamed(config):
+        job = make_job(config)
+        return replace(job, data=replace(job.data, classes=classes))
+
+    monkeypatch.setattr(exporting, "make_job", renamed)
+    assert main([*words_of(run, tmp_path / "out"), "formats=[onnx]"]) == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert len(re.findall("^```python$", text, re.MULTILINE)) == 1 and "<script>" not in text and "ü" in text
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["classes"] == list(classes)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.skipif(not each.installed, reason=f"{name} is not installed"))
+        for name, each in FORMATS.items()
+        if each.package is not None
+    ],
+)
+def test_a_file_of_an_extra_is_the_network(run, tmp_path, monkeypatch, name):
+    assert main([*words_of(run, tmp_path / "out"), f"formats=[{name}]"]) == 0
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())["files"][name]
+    assert found["test_accuracy"] == pytest.approx(recorded(run)[1])
+    assert found["equal_predictions"] == 1 and found["difference"] < 1e-4 and found["latency_ms"] > 0
+    (lines,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path / "out")
+    names = {"x": digits()[1][:1]}
+    exec(lines, names)
+    onnx = RunStore.open(run.path).model_dir(recorded(run)[0]) / "model.onnx"
+    (logits,) = onnxruntime.InferenceSession(onnx).run(["logits"], {"images": names["x"]})
+    np.testing.assert_allclose(np.asarray(names["logits"]), logits, atol=1e-3)
 
 
 def test_of_an_ended_run_the_train_form_of_its_front_is_kept(run):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from nas.data import Augmentation, ImageData, Images
-from nas.deploy import Model, write_model
+from nas.deploy import Model, input_words, write_model
 from nas.networks.builder import build
 from nas.networks.fading import set_fading
 from nas.networks.fusing import fuse
@@ -69,6 +70,14 @@ def test_the_zoo_is_exported_both_ways(name, tmp_path):
     network, x = shipped(load_architecture(name)), torch.randn(3, *SHAPE)
     check_torch_export(network, x)
     check_onnx(network, x, tmp_path / "model.onnx")
+
+
+def test_bytes_of_pictures_are_black_at_0_and_white_at_255_though_no_image_has_them():
+    dark = Images(torch.full((9, *SHAPE), 160, dtype=torch.uint8), torch.zeros(9, dtype=torch.int64))
+    data = ImageData("dark", dark, dark, dark, ("a",), (0.0,) * 3, (1.0,) * 3, Augmentation(0, False))
+    assert input_words(data)["range"] == [0, 255]
+    for x, value in ((dark.x / 320, 0.5), (dark.x // 10, 16)):  # units of their own
+        assert input_words(replace(data, train=Images(x, dark.y)))["range"] == [value, value]
 
 
 def test_an_exported_file_is_compared_with_its_network_in_batches_that_fit_into_memory(tmp_path):

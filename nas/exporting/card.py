@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from string import Template
 from typing import Any
 
 from nas.deploy import input_words
 from nas.exporting.formats import FORMATS, Product
 from nas.exporting.verify import FileFigures
-from nas.latency.conditions import conditions_from_dict
+from nas.latency.conditions import Conditions, conditions_from_dict
 from nas.networks.fusing import unfused_norms
 from nas.store import RunStore
 
 NOT_OF_THE_RECIPE = ("teacher_weights",)  # a path of the machine that trained it
+OF_A_TEACHER = ("teacher_share", "temperature")
+MARKDOWN = re.compile(r"[\\`*\[\]<>&|$]")
+
+
+def measured_in(store: RunStore) -> Conditions:
+    """How a run has measured latencies.
+
+    Raises:
+        ValueError: what it depends on is not written down, or damaged.
+    """
+    words = store.environment().get("latency", {})
+    try:
+        return conditions_from_dict(words)
+    except ValueError as error:
+        raise ValueError(f"{store.path / 'environment.json'}: {error}") from None
 
 
 def metrics_of(
@@ -23,7 +40,8 @@ def metrics_of(
 ) -> dict[str, Any]:
     """All figures of an exported network, JSON-ready; `epochs` are those of its final trainings."""
     job, record = product.job, product.record
-    words = job.metrics(record, conditions_from_dict(store.environment().get("latency", {})))
+    words = job.metrics(record, measured_in(store))
+    words["data"] = _without_folders(words["data"])
     if product.test_accuracies:
         of_final = {
             "epochs": epochs,
@@ -35,7 +53,7 @@ def metrics_of(
         # What the search found is of another training of this architecture.
         words |= {"search": {name: words.pop(name) for name in ("val_accuracy", "test_accuracy", "epochs", "train_s")}}
         words["final"] = of_final
-    words["recipe"] = {name: value for name, value in words["recipe"].items() if name not in NOT_OF_THE_RECIPE}
+    words["recipe"] = _told_of(words["recipe"])
     return {
         "run": store.name,
         **words,
@@ -47,21 +65,41 @@ def metrics_of(
     }
 
 
+def _told_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe without what only the machine that trained can read, and without what no training was done with."""
+    if recipe["teacher"] is None:
+        return {name: value for name, value in recipe.items() if name not in (*NOT_OF_THE_RECIPE, *OF_A_TEACHER)}
+    told = {name: value for name, value in recipe.items() if name not in NOT_OF_THE_RECIPE}
+    return told | {"teacher": _without_folders(recipe["teacher"])}
+
+
+def _without_folders(name: str) -> str:
+    """What a name says to others: of an absolute path the last part."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def _plain(name: str) -> str:
+    """A name as Markdown that shows it: folders, and so classes and runs, may have any."""
+    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in name)
+    return MARKDOWN.sub(r"\\\g<0>", shown)
+
+
 def card(product: Product, metrics: Mapping[str, Any]) -> str:
     """The model card, Markdown."""
     data = product.data
     files = metrics["files"]
+    first = next(iter(files.values()))
     parts = [
-        f"# A classifier of {data.name}: trial {product.record.trial} of {metrics['run']}",
+        f"# A classifier of {_plain(metrics['data'])}: trial {product.record.trial} of {_plain(metrics['run'])}",
         f"{data.num_classes} classes; {metrics['params']:,} parameters and {metrics['macs']:,} multiply-adds for one "
         f"image of {'x'.join(map(str, data.input_shape))}, counted in the form that ships.",
         "## Files",
         _table(files, metrics["metric"]),
         f"Each figure is of the file itself: {_judged_on(metrics['metric'], len(data.test))}; outputs and "
-        f"predictions beside those of the {next(iter(files.values()))['compared_with']} on "
-        f"{next(iter(files.values()))['images']:,} {'test' if len(data.test) else 'validation'} images; "
+        f"predictions beside those of the {first['compared_with']} on "
+        f"{first['images']:,} {'test' if len(data.test) else 'validation'} images; "
         f"latency of a batch of {product.job.latency.batch_size} on "
-        f"{product.job.latency.threads} thread(s) of {metrics['latency']['measured_in'].get('device', 'this machine')}"
+        f"{product.job.latency.threads} thread(s) of {first['latency_device']}"
         ", where it was exported, with its 95 % interval.",
         "## Accuracy",
         _accuracy(metrics),
@@ -80,13 +118,17 @@ def _table(files: Mapping[str, Mapping[str, Any]], metric: str) -> str:
     head = f"| file | MB | test {metric} | latency, ms | largest difference | same predictions |\n{'|---' * 6}|"
     rows = [
         f"| {each['file']} | {each['megabytes']:.3g} | {_share(each['test_accuracy'])} | {each['latency_ms']:.4g} "
-        f"({each['latency_low_ms']:.4g} to {each['latency_high_ms']:.4g}) | {each['difference']:.1e} | "
+        f"({_interval(each['latency_low_ms'], each['latency_high_ms'])}) | {each['difference']:.1e} | "
         f"{each['equal_predictions']:.2%} |"
         for each in files.values()
     ]
     doubts = [f"{each['file']}: latency flagged, {each['latency_doubt']}." for each in files.values()]
     flagged = [line for line, each in zip(doubts, files.values(), strict=True) if each["latency_doubt"]]
     return "\n".join([head, *rows, *([""] if flagged else []), *flagged])
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "too few rounds" if low is None or high is None else f"{low:.4g} to {high:.4g}"
 
 
 def _judged_on(metric: str, images: int) -> str:
@@ -118,7 +160,7 @@ def _accuracy(metrics: Mapping[str, Any]) -> str:
 
 def _images(metrics: Mapping[str, Any]) -> str:
     given, classes = metrics["input"], metrics["classes"]
-    shown = ", ".join(classes[:20]) + (", ... (all in metrics.json)" if len(classes) > 20 else "")
+    shown = ", ".join(map(_plain, classes[:20])) + (", ... (all in metrics.json)" if len(classes) > 20 else "")
     return (
         f"float32 {tuple(given['shape'])}, `(pixels - mean) / std` by channel, pixels from {given['range'][0]:g} to "
         f"{given['range'][1]:g}; mean {_numbers(given['mean'])}, std {_numbers(given['std'])}. "
@@ -140,4 +182,4 @@ def _recipe(metrics: Mapping[str, Any]) -> str:
     recipe = {name: value for name, value in metrics["recipe"].items() if value not in (None, 0, False)}
     epochs = metrics["final"]["epochs"] if "final" in metrics else metrics["epochs"]
     said = ", ".join(f"{name} {value}" for name, value in (recipe | {"epochs": epochs}).items())
-    return f"Data set {metrics['data']}; {said}."
+    return f"Data set {_plain(metrics['data'])}; {_plain(said)}."

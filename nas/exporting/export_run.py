@@ -5,26 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from torch import nn
 
-from nas.config import first_line, user_path
+from nas.config import SearchConfig, first_line, user_path
 from nas.cores import cores
-from nas.deploy import ExportFailed, load_deployed
+from nas.deploy import ExportFailed, load_deployed, load_trained
 from nas.exporting import predict
-from nas.exporting.card import card, metrics_of
+from nas.exporting.card import card, measured_in, metrics_of
 from nas.exporting.choose import chosen
 from nas.exporting.final import check_tested, forget, retrained
 from nas.exporting.formats import FORMATS, Product, check_formats
-from nas.exporting.settings import ExportConfig
-from nas.exporting.verify import failure_of, figures_of
+from nas.exporting.settings import ExportConfig, FinalConfig
+from nas.exporting.verify import Expected, Verified, expected_of, figures_of, verified
 from nas.files import write_at_once
 from nas.job import Job, make_job
-from nas.networks.builder import build
 from nas.plugins import import_plugins
 from nas.store import RunStore
 from nas.training.allocator import keep_freed_memory
@@ -52,22 +50,24 @@ def export_run(config: ExportConfig, say: Say) -> list[Path]:
     searched = store.config()
     records = chosen(store.records(), config.trial, searched)
     folders = _folders(config, store, records)
+    measured_in(store)  # which is told at the end: not after hours of training
     import_plugins(searched.plugins)
-    job = make_job(searched)
+    job = _job(searched, config.final)
     check_tested(job.data, config.final)
-    products: Iterable[Product]
-    if config.final.epochs is None:
-        # All at once: what is damaged is refused before anything is written.
-        products = [_of_search(each, store, job) for each in records]
-    else:
-        on_device = job.on_device()
-        products = (retrained(each, on_device, store, config.final, say) for each in records)
     keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads or cores())
     try:
-        for product, folder in zip(products, folders, strict=True):
-            _export(product, store, config, folder)
+        products: Iterable[tuple[Product, Expected]]
+        if config.final.epochs is None:
+            # All at once: what is damaged is refused before anything is written.
+            products = [_of_search(each, store, job) for each in records]
+        else:
+            on_device = job.on_device()
+            finals = (retrained(each, on_device, store, config.final, say) for each in records)
+            products = ((each, expected_of(each)) for each in finals)
+        for (product, expected), folder in zip(products, folders, strict=True):
+            _export(product, expected, store, config, folder)
             names = ", ".join(sorted(each.name for each in folder.iterdir()))
             say(f"trial {product.record.trial}: {folder}  ({names})")
     finally:
@@ -87,8 +87,7 @@ def _folders(config: ExportConfig, store: RunStore, records: Sequence[TrialRecor
     for folder in folders:
         try:
             taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-            home = next(each for each in folder.parents if each.exists())
-            tempfile.TemporaryDirectory(dir=home).cleanup()
+            tempfile.TemporaryDirectory(dir=_home(folder)).cleanup()
         except OSError as error:
             raise ValueError(f"out={out} cannot be written: {first_line(error)}") from None
         if taken:
@@ -96,61 +95,57 @@ def _folders(config: ExportConfig, store: RunStore, records: Sequence[TrialRecor
     return folders
 
 
-def _of_search(record: TrialRecord, store: RunStore, job: Job) -> Product:
-    """A trial's network as the search has trained it.
+def _home(folder: Path) -> Path:
+    """The folder that is there, in which a new one would be made, or others on the way to it."""
+    return next((each for each in folder.parents if each.exists()), folder)
+
+
+def _job(searched: SearchConfig, final: FinalConfig) -> Job:
+    """The run's job. What only trainings need, a GPU or a teacher, need not be there where nothing is trained."""
+    if final.epochs is not None:
+        return make_job(searched)
+    untaught = replace(searched.train, teacher=None, teacher_weights=None, precision=None)
+    return replace(make_job(replace(searched, device="cpu", train=untaught)), train=searched.train)
+
+
+def _of_search(record: TrialRecord, store: RunStore, job: Job) -> tuple[Product, Expected]:
+    """A trial's network as the search has trained it, and what its files are compared with.
 
     Raises:
         ValueError: its weights are missing or damaged.
     """
-    data = job.data
-    network, merges = load_deployed(
-        record.architecture, store.weights_file(record.trial), data.num_classes, data.input_shape
-    )
-    return Product(record, network.eval(), merges, _train_form(record, store, job), job)
+    arch, of_data = record.architecture, (job.data.num_classes, job.data.input_shape)
+    network, merges = load_deployed(arch, store.weights_file(record.trial), *of_data)
+    file = store.trained_file(record.trial)
+    trained = load_trained(arch, file, *of_data).eval() if file.exists() else None
+    product = Product(record, network.eval(), merges, trained, job)
+    return product, expected_of(product)
 
 
-def _train_form(record: TrialRecord, store: RunStore, job: Job) -> nn.Module | None:
-    """The train form of a trial; None where the run has not kept it.
-
-    Raises:
-        ValueError: its file is damaged.
-    """
-    file, data = store.trained_file(record.trial), job.data
-    if not file.exists():
-        return None
-    network = build(record.architecture, num_classes=data.num_classes, input_shape=data.input_shape, form="train")
-    try:
-        network.load_state_dict(load_file(file))
-    except Exception as error:  # safetensors raises its own, torch a RuntimeError of many lines
-        raise ValueError(f"{file} does not hold this network: {first_line(error)}") from None
-    return network.eval()
-
-
-def _export(product: Product, store: RunStore, config: ExportConfig, folder: Path) -> None:
-    """Writes and verifies a network's files under another name, and puts them in place last.
+def _export(product: Product, expected: Expected, store: RunStore, config: ExportConfig, folder: Path) -> None:
+    """Writes and verifies a network's files in a folder of their own, and puts them in place last.
 
     Raises:
         ExportFailed: a file cannot be made, or is not the network: it is left out, and the others are there.
     """
-    draft = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
     try:
-        failures = {name: _written(name, product, draft / name) for name in config.formats}
-        good = [name for name, failure in failures.items() if failure is None]
-        if good:
-            _describe(product, store, config, draft, good)
-            (draft / "files").replace(folder)  # an empty folder makes way
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=_home(folder)) as drafts:
+            draft = Path(drafts)
+            found = {name: _written(name, product, draft / name, expected) for name in config.formats}
+            good = {name: file for name, file in found.items() if isinstance(file, Verified)}
+            if good:
+                _describe(product, store, config, draft, good)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                (draft / "files").replace(folder)  # an empty folder makes way
     except OSError as error:
         raise ExportFailed(f"{folder} cannot be written: {first_line(error)}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     if config.final.epochs is not None and good:
         forget(product.record, product.job, store, config.final)
-    if said := [failure for failure in failures.values() if failure is not None]:
+    if said := [failure for failure in found.values() if isinstance(failure, str)]:
         raise ExportFailed(f"trial {product.record.trial}: {'; '.join(said)}")
 
 
-def _written(name: str, product: Product, folder: Path) -> str | None:
+def _written(name: str, product: Product, folder: Path, expected: Expected) -> Verified | str:
     """Writes the files of a format into a folder of their own; why they are not the network, if so."""
     folder.mkdir(parents=True)
     try:
@@ -159,15 +154,17 @@ def _written(name: str, product: Product, folder: Path) -> str | None:
         raise
     except Exception as error:  # exporters raise their own kinds
         return f"{name} cannot be written: {first_line(error)}"
-    return failure_of(name, product, folder)
+    return verified(name, product, folder, expected)
 
 
-def _describe(product: Product, store: RunStore, config: ExportConfig, draft: Path, good: Sequence[str]) -> None:
+def _describe(
+    product: Product, store: RunStore, config: ExportConfig, draft: Path, good: Mapping[str, Verified]
+) -> None:
     """Brings the files of formats together in `draft`/files, with their figures, the card and what runs them."""
     files = draft / "files"
     for name in good:
         shutil.copytree(draft / name, files, dirs_exist_ok=True)
-    metrics = metrics_of(product, store, config.final.epochs, figures_of(product, good, files))
+    metrics = metrics_of(product, store, config.final.epochs, figures_of(product, good))
     (files / "README.md").write_text(card(product, metrics), encoding="utf-8")
     if "onnx" in good:
         shutil.copyfile(Path(predict.__file__), files / "predict.py")
