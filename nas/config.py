@@ -184,6 +184,11 @@ class SearchConfig(JobConfig):
     runs_dir: str = key("runs", "folder of all runs")
     time_budget: str | None = key(None, "time after which no trial is begun or waited for, e.g. 2h, 30m", "time")
     resume: bool = key(False, "continue the run of this name")
+    log: list[str] = key(
+        [],
+        "where else each trial's metrics go: tensorboard (event files in runs/NAME/tensorboard), mlflow (one MLflow "
+        "run a search, at MLFLOW_TRACKING_URI)",
+    )
     objectives: list[str] = key(
         ["error", "latency_ms"], "two or more of error, latency_ms, macs, params, peak_memory_mb"
     )

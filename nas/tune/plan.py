@@ -27,6 +27,7 @@ from nas.store import RunStore, check_new
 from nas.trained import with_anchored_teacher
 from nas.trial import TrialRecord
 from nas.tune.beforehand import absolute_runs, earlier_trials
+from nas.tune.loggers import check_loggers
 from nas.tune.promotion import Ladder, rung_epochs
 
 # What may differ when a run is resumed; everything else would mix two searches in one run.
@@ -45,6 +46,7 @@ MAY_CHANGE = (
     "trials.per_call",
     "data.workers",
     "latency.calibration",
+    "log",
 )
 MAY_CHANGE_PREFIX = "ray."
 
@@ -112,6 +114,7 @@ def make_plan(settings: Mapping[str, Any]) -> Plan:
     get_objectives(config.objectives)
     check_sampler(config.sampler, config.objectives)
     _check_calls(config)
+    check_loggers(config.log)
     name = config.run or time.strftime("%Y-%m-%d_%H-%M-%S")
     if not config.resume:
         check_new(Path(config.runs_dir), name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,11 +18,13 @@ from nas.objectives import get_objectives
 from nas.results import Run
 from nas.samplers import SearchTask, make_sampler
 from nas.store import RunStore
+from nas.trial import Event
 from nas.tune.environment import describe_environment
 from nas.tune.feasibility import check_feasible
 from nas.tune.finish import finish
 from nas.tune.forecast import Forecast
 from nas.tune.inline import run_inline
+from nas.tune.loggers import SearchLogs
 from nas.tune.plan import Plan, make_plan
 from nas.tune.pricing import PricedArchitectures
 from nas.tune.progress import ProgressView
@@ -79,7 +81,8 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
                 scout(prices, plan.space, plan.job, meter, plan.config.budget, plan.config.seed)
             study = study_of(plan, prices)
             study.learn_from(plan.earlier)
-            state = SearchState(plan, store, study, prices, view.watch)
+            logs = stack.enter_context(SearchLogs(plan.config, store, view.say))
+            state = SearchState(plan, store, study, prices, partial(_watch, (view.watch, logs.watch)))
             executor.run(plan, state, store)
         except BaseException:
             store.discard_if_empty()
@@ -95,6 +98,11 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
     run = Run(store.path)
     view.report(run, state.over)
     return run
+
+
+def _watch(watchers: Sequence[Callable[[Event, SearchState], None]], event: Event, state: SearchState) -> None:
+    for watcher in watchers:
+        watcher(event, state)
 
 
 @contextlib.contextmanager
