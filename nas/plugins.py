@@ -1,4 +1,4 @@
-"""Plugins: a user's modules, which add to the registries when they are imported (see docs/plugins.md)."""
+"""Plugins: a user's modules, which add to the registries when they are imported (see docs/blocks.md)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def import_plugins(names: Sequence[str], folders: Sequence[str] = ()) -> None:
             importlib.import_module(name)
         except (Exception, SystemExit) as error:  # a user's module may raise anything
             reason = f"{type(error).__name__}: {first_line(error)}"
+            if isinstance(error, ModuleNotFoundError) and error.name == name:
+                reason += "; it has to be in the folder where the command is started, or installed"
             raise ValueError(f"plugins: module {name!r} cannot be imported: {reason}") from None
 
 

@@ -19,6 +19,7 @@ from nas.files import write_at_once
 from nas.trial import Ended, Event, TrialRecord, event_from_dict, event_to_dict, records_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+RUNS_NAMED = 8  # in an error, the last ones by name
 
 
 class RunStore:
@@ -111,7 +112,7 @@ class RunStore:
         except OSError as error:  # a name that no file can have
             raise ValueError(f"{folder} is not a run: {first_line(error)}") from None
         if not there:
-            raise ValueError(f"{folder} is not a run: it has no events.jsonl")
+            raise ValueError(f"{folder} is not a run: it has no events.jsonl; {_runs_in(folder.parent)}")
         return cls(folder)
 
     @classmethod
@@ -260,6 +261,14 @@ def run_and_trial(spec: str) -> tuple[str, int] | None:
     """The run's path and the trial's number that `RUN:TRIAL` names (`runs/latest:12`); None for any other word."""
     run, colon, number = spec.rpartition(":")
     return (run, int(number)) if colon and number.isdecimal() else None
+
+
+def _runs_in(folder: Path) -> str:
+    """What a person who asked for another run of this folder can ask for."""
+    names = sorted(file.parent.name for file in folder.glob("*/events.jsonl"))
+    if not names:
+        return "python -m nas.search begins one"
+    return f"runs in {folder}: {', '.join(names[-RUNS_NAMED:])}" + (", ..." if len(names) > RUNS_NAMED else "")
 
 
 def check_new(runs_dir: Path, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Modules of a user's own that add data sets and blocks; the example of docs/plugins.md is one of them."""
+"""Modules of a user's own that add data sets and blocks; the example of docs/blocks.md is one of them."""
 
 import os
 import re
@@ -36,7 +36,7 @@ from nas.tune.plan import make_plan
 from tests.helpers import randomise, relative_difference, space_of, write_space
 
 REPOSITORY = Path(__file__).parents[1]
-PAGE = (REPOSITORY / "docs" / "plugins.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs" / "blocks.md").read_text(encoding="utf-8")
 SMALL = ["trials.executor=inline", "latency.tolerance=1", "latency.limit_s=1"]
 
 
