@@ -30,6 +30,8 @@ def read(file: str, words: dict) -> np.ndarray:
         if channels not in (1, 3):
             raise ValueError(f"images of {channels} channels are read from .npy files")
         picture = Image.open(file)
+        if picture.mode == "F":
+            raise ValueError("floating-point pixels have no known range")
         if picture.mode.startswith("I"):  # 16-bit grey: Pillow would clip it to a byte
             picture = Image.fromarray((np.asarray(picture) / 257).astype(np.uint8))
         picture = picture.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
