@@ -169,7 +169,7 @@ class RunStore:
         Raises:
             ValueError: another line that is not an event; the message names it.
         """
-        return [event for event, _ in self._timed_events()]
+        return [event for event, _ in self.timed_events()]
 
     def end_times(self) -> dict[int, float]:
         """Seconds from the run's first event until each trial had ended, by the clock of the machine that searched.
@@ -179,11 +179,15 @@ class RunStore:
         Raises:
             ValueError: as `events` does.
         """
-        timed = [(event, time) for event, time in self._timed_events() if time is not None]
+        timed = [(event, time) for event, time in self.timed_events() if time is not None]
         return {event.trial: round(time - timed[0][1], 3) for event, time in timed if isinstance(event, Ended)}
 
-    def _timed_events(self) -> list[tuple[Event, float | None]]:
-        """All events, each with its time of day in seconds, where it has one."""
+    def timed_events(self) -> list[tuple[Event, float | None]]:
+        """All events, each with its time of day in seconds, where it has one.
+
+        Raises:
+            ValueError: as `events` does.
+        """
         lines = (self.path / "events.jsonl").read_text(encoding="utf-8", errors="replace").split("\n")
         complete, torn = lines[:-1], lines[-1]
         events = []

@@ -128,6 +128,14 @@ class Remeasured(Event):
 
 
 @dataclass(frozen=True)
+class Unfused(Event):
+    """The latency of the train form of a network on the front was measured: what fusing it has won."""
+
+    kind: ClassVar[str] = "unfused"
+    latency: Reading
+
+
+@dataclass(frozen=True)
 class Tested(Event):
     """The final network was evaluated on test data, once."""
 
@@ -137,7 +145,7 @@ class Tested(Event):
 
 # The events that a run stores.
 EVENTS: dict[str, type[Event]] = {
-    event.kind: event for event in (Proposed, Priced, Started, Rung, Ended, Remeasured, Tested)
+    event.kind: event for event in (Proposed, Priced, Started, Rung, Ended, Remeasured, Unfused, Tested)
 }
 
 
@@ -188,6 +196,7 @@ class TrialRecord:
         train_macs: its multiply-adds for an image that goes through it: what a training is paid in.
         test_accuracy: of the fused network on test data; only for networks that were on the front when their
             run ended (a resumed run may have found better ones since).
+        unfused: latency of the train form; only where `test_accuracy` may be, in runs that weigh latency.
     """
 
     trial: int
@@ -205,6 +214,7 @@ class TrialRecord:
     train_params: int | None = None
     train_macs: int | None = None
     test_accuracy: float | None = None
+    unfused: Reading | None = None
 
     def __post_init__(self) -> None:
         if self.trial < 0:
@@ -275,7 +285,7 @@ def _record(events: list[Event]) -> TrialRecord | None:
         train_params=started.train_params if isinstance(started, Started) else None,
         train_macs=(started.train_macs or None) if isinstance(started, Started) else None,
     )
-    for kind in (Remeasured.kind, Tested.kind):
+    for kind in (Remeasured.kind, Unfused.kind, Tested.kind):
         if kind in last:
             record = with_event(record, last[kind])
     return record
@@ -286,6 +296,8 @@ def with_event(record: TrialRecord, event: Event) -> TrialRecord:
     if isinstance(event, Remeasured):
         cost = record.cost and dataclasses.replace(record.cost, latency=event.latency)
         return dataclasses.replace(record, cost=cost, remeasured=True)
+    if isinstance(event, Unfused):
+        return dataclasses.replace(record, unfused=event.latency)
     assert isinstance(event, Tested)
     return dataclasses.replace(record, test_accuracy=event.test_accuracy)
 

@@ -14,6 +14,7 @@ import nas
 from nas.data import load_data
 from nas.results import Run
 from nas.samplers import SAMPLERS
+from nas.store import RunStore
 from nas.training.failures import Diverged
 from tests.searching import events_of, journal_of, proposals_of, quick_latency, small_search
 
@@ -48,6 +49,13 @@ def test_front_is_the_non_dominated_set_of_the_latest_values(run):
     assert front["remeasured"].all()
     assert front["test_accuracy"].notna().all()
     assert trials.loc[~trials["on_front"], "test_accuracy"].isna().all()
+
+
+def test_the_fronts_train_forms_are_timed_too_and_images_are_counted(run):
+    store = RunStore.open(run.path)
+    timed = {record.trial for record in store.records() if record.unfused is not None}
+    assert timed == set(run.front["trial"])
+    assert store.environment()["images"] == {"train": 1010, "validation": 337, "test": 450}
 
 
 def test_derived_files_say_what_the_events_say(run):

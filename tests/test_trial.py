@@ -18,6 +18,7 @@ from nas.trial import (
     Started,
     TrialRecord,
     TrialState,
+    Unfused,
     event_from_dict,
     event_to_dict,
     records_of,
@@ -60,6 +61,7 @@ ALL_EVENTS = [
     Ended(6, TrialState.INFEASIBLE, "latency_ms 3 is above constraints.latency_ms=2"),
     Ended(7, TrialState.STOPPED, "", 0.5, 1, 0.5),
     Remeasured(4, reading(1.25)),
+    Unfused(4, reading(2.5)),
     WasTested(4, 0.9375),
 ]
 
@@ -69,7 +71,7 @@ ALL_EVENTS = [
 
 def test_every_stored_kind_of_event_is_tried_here():
     assert {event.kind for event in ALL_EVENTS} == set(EVENTS)
-    assert set(EVENTS) == {"proposed", "priced", "started", "rung", "ended", "remeasured", "tested"}
+    assert set(EVENTS) == {"proposed", "priced", "started", "rung", "ended", "remeasured", "unfused", "tested"}
     assert EpochEnded.kind not in EVENTS
 
 
@@ -165,6 +167,13 @@ def test_the_latest_latency_wins_and_nothing_else_changes():
     assert (first.cost, first.remeasured, first.test_accuracy) == (Cost(1000, 20_000, reading(1.5)), False, None)
     assert (last.cost, last.remeasured, last.test_accuracy) == (Cost(1000, 20_000, reading(1.25, 0.5)), True, 0.625)
     assert (last.accuracy, last.epochs, last.train_s) == (first.accuracy, first.epochs, first.train_s)
+
+
+def test_a_train_forms_latency_leaves_the_costs_of_what_ships_as_they_are():
+    before = [proposed(), priced(latency_ms=1.5), completed()]
+    (record,) = records_of([*before, Unfused(0, reading(4.5))])
+    assert (record.unfused, record.cost) == (reading(4.5), records_of(before)[0].cost)
+    assert records_of(before)[0].unfused is None
 
 
 def test_of_two_remeasurements_the_later_counts():

@@ -15,11 +15,13 @@ from nas.latency.conditions import Conditions
 from nas.latency.lane import Lane
 from nas.latency.memory import LatencyMemory
 from nas.latency.meter import Meter, reading_of
+from nas.networks.builder import build
+from nas.networks.folding import faded
 from nas.networks.merging import MergePlan
 from nas.reading import Reading
 from nas.results import front_of, make_constraints, write_results, write_tables
 from nas.store import RunStore
-from nas.trial import Event, Remeasured, Tested, TrialRecord, with_event
+from nas.trial import Event, Remeasured, Tested, TrialRecord, Unfused, with_event
 from nas.tune.plan import Plan
 
 Say = Callable[[str], None]
@@ -43,6 +45,7 @@ def finish(plan: Plan, store: RunStore, meter: Meter, memory: LatencyMemory, rea
         records = store.records()
         write_tables(store, records, config)  # what has been judged is to be read whatever happens below
         records = remeasured(plan, store, records, meter, memory, say)
+        records = _unfused(plan, store, records, meter, say)
         with meter.lane.working():
             records = _tested(store, job, records, _front(records, config), meter.lane)
             write_results(store, records, config)
@@ -86,6 +89,29 @@ def remeasured(
             events += again
         records = _with_events(records, events)
     return records
+
+
+def _unfused(plan: Plan, store: RunStore, records: list[TrialRecord], meter: Meter, say: Say) -> list[TrialRecord]:
+    """Measures the front's train forms beside what ships: what fusing has won. Only where latency is weighed.
+
+    Left out are tables of layers, which have none of train forms, and int8, in which no train form is run.
+    """
+    job, events = plan.job, []
+    fresh = [record for record in _front(records, plan.config) if record.unfused is None]
+    if "latency_ms" not in plan.config.objectives or job.latency.backend == "table" or job.latency.dtype == "int8":
+        return records
+    if fresh:
+        say(f"measuring {len(fresh)} networks of the front unfused")
+    for record in fresh:
+        arch, images = record.architecture, job.data
+        try:
+            network = build(arch, num_classes=images.num_classes, input_shape=images.input_shape, form="train")
+            events.append(Unfused(record.trial, reading_of(meter.measure(faded(network))[0], MergePlan(()))))
+        except Exception as error:  # as above; nothing else depends on it
+            say(f"trial {record.trial} is not measured unfused: {first_line(error)}")
+            continue
+        store.append(events[-1])
+    return _with_events(records, events)
 
 
 def _with_events(records: list[TrialRecord], events: Sequence[Event]) -> list[TrialRecord]:

@@ -167,6 +167,7 @@ def new_store(plan: Plan, where: Conditions) -> RunStore:
         **describe_environment(plan.job.device, plan.config.seed),
         "latency": dataclasses.asdict(where),
         "recipe": dataclasses.asdict(plan.recipe),
+        "images": {part: len(getattr(plan.job.data, part)) for part in ("train", "validation", "test")},
     }
     return RunStore.create(plan.runs_dir, plan.name, plan.config, plan.space.text, environment)
 
