@@ -67,7 +67,7 @@ def marginals(trials: pd.DataFrame, objective: str = "error") -> pd.DataFrame:
     done = _with_numbers(trials, objective)
     rows = []
     for choice in choices_of(trials):
-        given = _given(done, choice)
+        given = given_options(done, choice)
         for option in _in_order(given):
             values = done.loc[[each == option for each in given], objective].astype(float)
             rows.append((choice, option, len(values), values.mean(), values.sem()))
@@ -85,7 +85,7 @@ def _shares(done: pd.DataFrame, choices: Sequence[str], objective: str) -> dict[
     """The share of each choice; empty where nothing can be told."""
     import optuna  # only now: it takes a second, which `import analysis` should not
 
-    coded = {choice: _coded(_given(done, choice)) for choice in choices}
+    coded = {choice: _coded(given_options(done, choice)) for choice in choices}
     varied = {choice: codes for choice, codes in coded.items() if len(set(codes)) > 1}
     values = done[objective].to_numpy(dtype=float)
     if not varied or len(set(values)) < 2:
@@ -122,7 +122,7 @@ def _distribution(codes: Sequence[Any]) -> BaseDistribution:
     return CategoricalDistribution(sorted(set(codes)))
 
 
-def _given(trials: pd.DataFrame, choice: str) -> list[Any]:
+def given_options(trials: pd.DataFrame, choice: str) -> list[Any]:
     """The options that trials had, with a word for absence."""
     return [ABSENT if pd.isna(option) else option for option in trials[choice].astype(object)]
 
