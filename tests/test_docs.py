@@ -148,15 +148,8 @@ def run_block(block: Block, folder: Path, names: dict, soon: bool) -> dict:
     return names
 
 
-def skip_if_early(page: str) -> None:
-    """The page of the report may be there before the report is."""
-    if page == "docs/report.md" and not find_spec("analysis.report"):
-        pytest.skip("analysis.report is not there")
-
-
 def run_page(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch, soon: bool) -> None:
     """Runs a page from top to bottom, in one folder."""
-    skip_if_early(page)
     monkeypatch.chdir(folder)
     names: dict = {}
     with quick_latency(folder):
@@ -191,7 +184,6 @@ def test_what_is_not_run_is_marked_and_no_more_than_is_said_here():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_keys_of_all_commands_exist(page):
-    skip_if_early(page)
     for block in blocks_of(page):
         for words in filter(None, map(words_of, block.lines)):
             if "--help" not in words:
