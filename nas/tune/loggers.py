@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from nas.command_line import config_to_yaml
 from nas.config import SearchConfig, first_line
@@ -16,9 +16,6 @@ from nas.config_fields import leaves
 from nas.results import front_of, make_constraints
 from nas.store import RunStore
 from nas.trial import Ended, Event, TrialRecord, TrialState, records_of
-
-if TYPE_CHECKING:
-    from nas.tune.search_state import SearchState
 
 MLFLOW_ID = "mlflow_run_id"  # the file in a run's folder by which a resumed search finds MLflow's run
 MLFLOW_EXPERIMENT = "nas"
@@ -149,11 +146,11 @@ class SearchLogs:
         for name, log in list(self._logs.items()):
             self._try(name, partial(log.end, kind is None))
 
-    def watch(self, event: Event, state: SearchState) -> None:
-        """Takes in what an event changed."""
+    def watch(self, event: Event, last: TrialRecord | None) -> None:
+        """Takes in what an event changed; `last` is the record of the latest trial that has ended."""
         if isinstance(event, Ended) and self._logs:
-            assert state.last is not None
-            self._take_in(state.last)
+            assert last is not None
+            self._take_in(last)
 
     def _open(self, name: str, config: SearchConfig, store: RunStore) -> None:
         self._logs[name] = LOGGERS[name].open(config, store)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -82,7 +82,7 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
             study = study_of(plan, prices)
             study.learn_from(plan.earlier)
             logs = stack.enter_context(SearchLogs(plan.config, store, view.say))
-            state = SearchState(plan, store, study, prices, partial(_watch, (view.watch, logs.watch)))
+            state = SearchState(plan, store, study, prices, partial(_watch, view, logs))
             executor.run(plan, state, store)
         except BaseException:
             store.discard_if_empty()
@@ -100,9 +100,9 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
     return run
 
 
-def _watch(watchers: Sequence[Callable[[Event, SearchState], None]], event: Event, state: SearchState) -> None:
-    for watcher in watchers:
-        watcher(event, state)
+def _watch(view: ProgressView, logs: SearchLogs, event: Event, state: SearchState) -> None:
+    view.watch(event, state)
+    logs.watch(event, state.last)
 
 
 @contextlib.contextmanager
