@@ -35,7 +35,8 @@ from nas.tune.forecast import Forecast
 from nas.tune.judging import Assignment, Worker
 from nas.tune.plan import Plan, make_plan
 from nas.tune.progress import ProgressView
-from nas.tune.ray_executor import ray_session, run_with_ray
+from nas.tune.ray_executor import run_with_ray
+from nas.tune.ray_session import ray_session
 from nas.tune.run import new_store, prices_of, study_of
 from nas.tune.search_state import SearchState
 from nas.tune.study import Study, Suggestion
@@ -175,7 +176,7 @@ def stock(space: str, trials: int, folder: Path) -> Timeline:
     """Ray Tune with OptunaSearch, two trials at a time.
 
     As fast as it can be set up: see `StockTrainable`; no logger callbacks, nothing printed, no snapshots of the
-    experiment but at its end (`nas.tune.ray_executor.ENVIRONMENT`, as in ours).
+    experiment but at its end (`nas.tune.ray_session.ENVIRONMENT`, as in ours).
     """
     line, define = Timeline(), partial(_define, load_space(space))
     with ray_session(SearchConfig(), dashboard=False):

@@ -15,8 +15,8 @@ from nas.latency.conditions import instrument
 from nas.latency.measure import Variant
 from nas.latency.meter import Meter
 from nas.latency.prepared import NotSupported
-from nas.tune import ray_executor
-from nas.tune.ray_executor import NodeForLatency, measuring_node
+from nas.tune import ray_measuring
+from nas.tune.ray_measuring import NodeForLatency, measuring_node
 from tests.measuring import Scripted, measurement
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -51,7 +51,7 @@ class Elsewhere:
 def elsewhere(monkeypatch):
     """Another machine of four cores."""
     made = Elsewhere()
-    monkeypatch.setattr(ray_executor, "_act", made)
+    monkeypatch.setattr(ray_measuring, "_act", made)
     monkeypatch.setattr(ray, "get", made.get)
     return made
 
@@ -103,7 +103,7 @@ def test_the_instrument_is_the_nodes(elsewhere):
 
 def test_what_is_measured_there_is_as_it_was_asked_for(elsewhere, monkeypatch):
     scripted = Scripted(lambda model: float(sum(each.numel() for each in model.parameters())))
-    monkeypatch.setattr(ray_executor, "measure_interleaved", scripted.measure)
+    monkeypatch.setattr(ray_measuring, "measure_interleaved", scripted.measure)
     elsewhere.remote = lambda act: elsewhere.asked.append(act) or pickle.dumps(act())  # the script stays here
     config = LatencyConfig(batch_size=3, threads=2)
     measured = Meter(config, SHAPE, "cuda", node=NodeForLatency()).measure(network(), network())
@@ -150,5 +150,5 @@ def fail(error):
 @pytest.mark.parametrize("kind", [ValueError, NotSupported, OSError, KeyError])
 def test_errors_come_back_as_they_were(elsewhere, kind):
     with pytest.raises(kind) as raised:
-        ray_executor._there(partial(fail, kind("no such thing")))
+        ray_measuring._there(partial(fail, kind("no such thing")))
     assert type(raised.value) is kind and raised.value.args == ("no such thing",)

@@ -110,7 +110,9 @@ def _executor(plan: Plan) -> Iterator[Executor]:
     if plan.config.trials.executor == "inline":
         yield Executor(run_inline)
         return
-    from nas.tune.ray_executor import concurrency, measuring_node, ray_session, run_with_ray
+    from nas.tune.ray_executor import concurrency, run_with_ray
+    from nas.tune.ray_measuring import measuring_node
+    from nas.tune.ray_session import ray_session
 
     wanted = plan.config.ray.dashboard
     with ray_session(plan.config, sys.stdout.isatty() if wanted is None else wanted) as dashboard:

@@ -1,0 +1,78 @@
+"""The connection to Ray: one that is started here, or a cluster that is there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+
+import ray
+
+from nas.config import SearchConfig, first_line
+from nas.interrupts import interrupt_later
+
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run's own store is the log
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # likewise: nothing is ever restored from Ray's pickles
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+
+
+@contextlib.contextmanager
+def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
+    """A connection to Ray, started here unless one is running in this process; yields the dashboard's address.
+
+    Raises:
+        ValueError: the cluster at `ray.address` does not answer.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        yield None
+        return
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    try:
+        if config.ray.address:
+            _check_reachable(config.ray.address)
+            context = ray.init(address=config.ray.address, **quiet)
+        else:
+            with interrupt_later():
+                context = ray.init(
+                    # Else Ray would join whatever cluster was last started on this machine, dead or alive.
+                    address="local",
+                    include_dashboard=dashboard,
+                    dashboard_host="127.0.0.1",
+                    # The host's own name does not always resolve.
+                    _node_ip_address="127.0.0.1",
+                    **quiet,
+                )
+    except KeyboardInterrupt:  # in the middle of Ray's start it would have left half a Ray, which crashes at exit
+        ray.shutdown()
+        raise
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        token = " (does it ask for a token? then set RAY_AUTH_MODE=token)" if config.ray.address else ""
+        raise ValueError(
+            f"ray.address={config.ray.address}: Ray cannot be reached or started: {first_line(error)}{token}"
+        ) from None
+    try:
+        yield context.dashboard_url
+    finally:
+        ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Tries the port of `host:port` or `ray://host:port`, since Ray waits for minutes, deaf to Ctrl-C.
+
+    Raises:
+        ConnectionError: nobody answers.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except (OSError, OverflowError) as error:
+            raise ConnectionError(str(error)) from None
