@@ -16,6 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nas.config import SearchConfig, first_line, user_path
 from nas.config_fields import allowed_values, leaves, path_of, validate
+from nas.exhausted import out_of_memory, out_of_space
+from nas.interrupts import Terminated
 from nas.recipes import recipes_text
 
 ConfigT = TypeVar("ConfigT")
@@ -68,15 +70,24 @@ class Failed(RuntimeError):
 
 
 def exit_code(program: str, act: Callable[[], object]) -> int:
-    """Does what a command is for; 0, or 1 if it `Failed`, 2 for bad input, 130 for Ctrl-C, each said in one line."""
+    """Does what a command is for; 0, or what went wrong, which is said in one line.
+
+    1 if it `Failed` or the machine had too little space or memory, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM.
+    """
     try:
         act()
     except (Failed, ValueError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1 if isinstance(error, Failed) else 2
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        terminated = isinstance(error, Terminated)
+        print(f"{program}: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)
+        return 143 if terminated else 130
+    except Exception as error:
+        if not (out_of_space(error) or out_of_memory(error)):
+            raise
+        print(f"{program}: {first_line(error)}", file=sys.stderr)
+        return 1
     return 0
 
 

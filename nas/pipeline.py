@@ -22,6 +22,7 @@ from torch import nn
 from nas.architecture import Architecture
 from nas.config import first_line
 from nas.cost import count
+from nas.exhausted import out_of_memory, out_of_space
 from nas.job import Job, training_seed
 from nas.latency.lane import Lane
 from nas.latency.meter import Merged, Meter, reading_of
@@ -69,6 +70,8 @@ def judge(
 ) -> Events:
     """Judges one architecture; the last event is always an `Ended`.
 
+    A machine that runs out of space or memory is not the trial's fault: that error is raised (`nas.exhausted`).
+
     At each rung but the last its training has been a full one of fewer epochs. Who takes the events may leave it there.
     While it works it is in the lanes of its devices, and between two events it is not.
 
@@ -93,6 +96,8 @@ def judge(
         except (Diverged, TimedOut) as error:
             event = Ended(trial, TrialState.FAILED, str(error))
         except Exception as error:  # one trial's error must not end the search: it is recorded, with its reason
+            if out_of_space(error) or out_of_memory(error):
+                raise
             event = Ended(trial, TrialState.FAILED, f"{type(error).__name__}: {first_line(error)}")
         yield event
 

@@ -16,6 +16,7 @@ from typing import Any
 from nas.command_line import config_to_yaml, make_config
 from nas.config import SearchConfig, first_line, user_path
 from nas.files import write_at_once
+from nas.interrupts import interrupt_later
 from nas.trial import Ended, Event, TrialRecord, event_from_dict, event_to_dict, records_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -158,7 +159,7 @@ class RunStore:
         lines = [json.dumps({**event_to_dict(event), "time": now}) + "\n" for event in events]
         if not lines:
             return
-        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+        with interrupt_later(), (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write("".join(lines))
             file.flush()
             os.fsync(file.fileno())
@@ -174,13 +175,19 @@ class RunStore:
     def end_times(self) -> dict[int, float]:
         """Seconds from the run's first event until each trial had ended, by the clock of the machine that searched.
 
-        Pauses before a run was resumed are counted. Trials of events without a time are left out.
+        Pauses before a run was resumed are counted; when the clock was set back, no time has passed. Trials of events
+        without a time are left out.
 
         Raises:
             ValueError: as `events` does.
         """
-        timed = [(event, time) for event, time in self.timed_events() if time is not None]
-        return {event.trial: round(time - timed[0][1], 3) for event, time in timed if isinstance(event, Ended)}
+        timed = [(event, clock) for event, clock in self.timed_events() if clock is not None]
+        passed, before, ends = 0.0, timed[0][1] if timed else 0.0, {}
+        for event, clock in timed:
+            passed, before = passed + max(0.0, clock - before), clock
+            if isinstance(event, Ended):
+                ends[event.trial] = round(passed, 3)
+        return ends
 
     def timed_events(self) -> list[tuple[Event, float | None]]:
         """All events, each with its time of day in seconds, where it has one.
@@ -210,9 +217,11 @@ class RunStore:
             return
         try:
             event_from_dict(json.loads(content[end:]))
-            write_at_once(file, content.decode("utf-8") + "\n")
         except ValueError:
-            write_at_once(file, content[:end].decode("utf-8"))
+            os.truncate(file, end)  # in place: the disk may be full still
+            return
+        with file.open("ab") as log:
+            log.write(b"\n")
 
     def records(self) -> list[TrialRecord]:
         """The trials that have ended."""

@@ -55,3 +55,21 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> LatencyConfig:
     monkeypatch.setattr(sampling, "ROUND_S", 0.001)
     monkeypatch.setattr(sampling, "WARM_UP_BLOCK_S", 0.001)
     return LatencyConfig(tolerance=1.0)
+
+
+@pytest.fixture(scope="module")
+def measuring_cluster() -> Iterator[None]:
+    """One Ray for all tests of a file, since starting it takes seconds; its node declares that it measures."""
+    from nas.config import SearchConfig
+    from nas.tune.ray_session import ray_session
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"latency": 1}')
+        with ray_session(SearchConfig(), dashboard=False):
+            yield
+
+
+@pytest.fixture
+def cluster(measuring_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, but whoever trains measures, as on one machine."""
+    monkeypatch.setattr("nas.tune.ray_measuring.measuring_node", lambda: None)

@@ -12,25 +12,6 @@ from safetensors import SafetensorError, safe_open
 from nas.results import Run
 from tests.searching import events_of, journal_of, proposals_of, small_search
 
-
-@pytest.fixture(scope="module")
-def measuring_cluster():
-    """One Ray for all tests, since starting it takes seconds; its node declares that it measures."""
-    from nas.config import SearchConfig
-    from nas.tune.ray_session import ray_session
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"latency": 1}')
-        with ray_session(SearchConfig(), dashboard=False):
-            yield
-
-
-@pytest.fixture
-def cluster(measuring_cluster, monkeypatch):
-    """The same, but whoever trains measures, as on one machine."""
-    monkeypatch.setattr("nas.tune.ray_measuring.measuring_node", lambda: None)
-
-
 RAY = {"trials.executor": "ray"}
 
 

@@ -10,6 +10,7 @@ import torch
 
 from nas.config import SearchConfig, first_line
 from nas.deploy import Model, export_model, load_deployed
+from nas.exhausted import out_of_space
 from nas.job import Job
 from nas.latency.conditions import Conditions
 from nas.latency.lane import Lane
@@ -178,4 +179,6 @@ def _export(store: RunStore, job: Job, measured: tuple[Lane, Conditions], front:
             )
             export_model(model, store.model_dir(record.trial))
         except Exception as error:  # whatever an exporter or a runtime raises, the other networks are exported
+            if out_of_space(error):
+                raise
             say(f"trial {record.trial} is not exported: {error}")

@@ -189,10 +189,14 @@ def _resumed(settings: Mapping[str, Any]) -> SearchConfig:
     asked = _anchored(asked)
     stored = {key: value for key, (_, value) in leaves(begun).items()}
     wanted = {key: value for key, (_, value) in leaves(asked).items() if key in given_keys(settings)}
-    for key, value in wanted.items():
-        may_change = key in MAY_CHANGE or key.startswith(MAY_CHANGE_PREFIX)
-        if not may_change and value != stored[key]:
-            raise ValueError(f"{key}={value} is not allowed: run={asked.run} was searched with {key}={stored[key]}")
+    differing = [
+        key
+        for key, value in wanted.items()
+        if value != stored[key] and key not in MAY_CHANGE and not key.startswith(MAY_CHANGE_PREFIX)
+    ]
+    if differing:
+        given, kept = (", ".join(f"{key}={of[key]}" for key in differing) for of in (wanted, stored))
+        raise ValueError(f"{given} is not allowed: run={asked.run} was searched with {kept}")
     return make_config({**stored, **wanted, "runs_dir": asked.runs_dir})
 
 

@@ -17,7 +17,7 @@ from nas.store import RunStore
 from nas.tune.judging import Judge, trained
 from nas.tune.plan import Plan
 from nas.tune.search_state import SearchState
-from nas.tune.searcher import LossCallback, StateScheduler, StateSearcher
+from nas.tune.searcher import LossCallback, StateScheduler, StateSearcher, StateStopper
 from nas.tune.trainable import ArchitectureTrainable
 
 
@@ -86,7 +86,6 @@ def run_with_ray(
             scheduler=StateScheduler(state),
             num_samples=-1,
             reuse_actors=True,
-            time_budget_s=state.seconds_left,
             trial_name_creator=_name,
             trial_dirname_creator=_folder,
         ),
@@ -94,6 +93,7 @@ def run_with_ray(
             name="ray",
             storage_path=str(store.path),
             callbacks=[LossCallback(state)],
+            stop=StateStopper(state),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             # A trial whose worker is lost begins again, from its own last checkpoint (`nas.training.checkpoint`).
             failure_config=tune.FailureConfig(max_failures=plan.config.trials.retries),

@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from nas.config import user_path
+from nas.command_line import Failed
+from nas.config import first_line, user_path
+from nas.exhausted import out_of_space
+from nas.interrupts import terminations
 from nas.latency.conditions import Conditions, conditions_from_dict, differences
 from nas.latency.memory import LatencyMemory
 from nas.latency.meter import MeasuringNode, Meter
@@ -29,7 +32,7 @@ from nas.tune.plan import Plan, make_plan
 from nas.tune.pricing import PricedArchitectures
 from nas.tune.progress import ProgressView
 from nas.tune.scouting import scout
-from nas.tune.search_state import SearchState
+from nas.tune.search_state import GIVEN_UP, SearchState
 from nas.tune.study import Study
 
 StudyT = TypeVar("StudyT", bound=Study)
@@ -75,7 +78,8 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
         if plan.store is not None:
             store.reopen(plan.config)
         view.say(f"run {store.path}")
-        try:
+        stack.enter_context(terminations())  # only now: Ray has set a handler of its own
+        with _resumable(store, view.say):
             if _timed(plan) and not calibrated:
                 view.say("measuring a few networks, to price the others by")
                 scout(prices, plan.space, plan.job, meter, plan.config.budget, plan.config.seed)
@@ -84,20 +88,34 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
             logs = stack.enter_context(SearchLogs(plan.config, store, view.say))
             state = SearchState(plan, store, study, prices, partial(_watch, view, logs))
             executor.run(plan, state, store)
-        except BaseException:
-            store.discard_if_empty()
-            raise
-        assert state.over is not None
-        if state.over != "interrupted":
-            state.close()
-        try:
+            if state.over != "interrupted":
+                state.close()
+            if state.over == GIVEN_UP:
+                raise Failed(state.given_up_for)
+            assert state.over is not None
             finish(plan, store, meter, memory, state.over, view.say)
-        except KeyboardInterrupt:
-            view.say(f"What was judged is kept in {store.path}; run={store.name} resume=true finishes it.")
-            raise
     run = Run(store.path)
     view.report(run, state.over)
     return run
+
+
+@contextlib.contextmanager
+def _resumable(store: RunStore, say: Callable[[str], None]) -> Iterator[None]:
+    """Says how a run goes on that is cut off; nothing is kept of one in which nothing has happened yet.
+
+    Raises:
+        Failed: there was no room to write.
+    """
+    try:
+        yield
+    except BaseException as error:
+        store.discard_if_empty()
+        kept = f"What was judged is kept in {store.path}; run={store.name} resume=true goes on."
+        if isinstance(error, Failed) or out_of_space(error):
+            raise Failed(f"{store.path} cannot be written: {first_line(error)}. {kept}") from None
+        if isinstance(error, KeyboardInterrupt) and store.path.exists():
+            say(kept)
+        raise
 
 
 def _watch(view: ProgressView, logs: SearchLogs, event: Event, state: SearchState) -> None:

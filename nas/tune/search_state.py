@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from nas.config import first_line
 from nas.results import front_of
 from nas.store import RunStore
 from nas.training.checkpoint import Checkpoint
@@ -29,6 +31,7 @@ from nas.tune.plan import Plan
 from nas.tune.pricing import PricedArchitectures
 from nas.tune.study import Study, Suggestion, as_proposal
 
+GIVEN_UP = "given_up"  # the run could not be written to: it is as if the driver had been killed
 INFEASIBLE_PER_TRAINED = 20  # infeasible trials allowed for each trial of the budget
 
 
@@ -47,7 +50,9 @@ class SearchState:
         last: the record of the latest of them.
         front: of those that are on the front.
         trained: trials that count towards the budget.
-        over: why no trial is handed out any more (`ENDINGS` in `nas.tune.progress`); None while the search goes on.
+        over: why no trial is handed out any more (`ENDINGS` in `nas.tune.progress`, or `GIVEN_UP`); None while the
+            search goes on.
+        given_up_for: what kept the run from being written, if it was given up.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class SearchState:
         self._constraints = plan.job.constraints
         self._ends_at = None if plan.time_budget_s is None else time.monotonic() + plan.time_budget_s
         self.over: str | None = None
+        self.given_up_for = ""
         self.last: TrialRecord | None = None
         self.front: list[TrialRecord] = []
         self.judged = self.trained = self._epochs = self._without_change = 0
@@ -108,6 +114,11 @@ class SearchState:
             trial = min(self._handed_back)
             self._live[trial] = self._handed_back.pop(trial)
             return replace(self._assignment(trial), alone=True)
+        with self._or_give_up():
+            return self._next_of_ladder_or_space()
+        return None
+
+    def _next_of_ladder_or_space(self) -> Assignment | None:
         if (promoted := self._ladder.promoted(self._waiting, self._foreseen)) is not None:
             self._live[promoted] = self._waiting.pop(promoted)
             return self._assignment(promoted)
@@ -116,12 +127,27 @@ class SearchState:
         return self._propose()
 
     def record(self, *events: Event) -> None:
-        """Writes events down, all at once, and draws the conclusions of each."""
-        self._store.append(*(each for each in events if not isinstance(each, EpochEnded)))
-        for event in events:
-            if not isinstance(event, EpochEnded):
-                self._conclude(event)
-            self._watch(event, self)
+        """Writes events down, all at once, and draws the conclusions of each; nothing more once it was given up."""
+        if self.over == GIVEN_UP:
+            return
+        with self._or_give_up():
+            self._store.append(*(each for each in events if not isinstance(each, EpochEnded)))
+            for event in events:
+                if not isinstance(event, EpochEnded):
+                    self._conclude(event)
+                self._watch(event, self)
+
+    def give_up(self, reason: str) -> None:
+        """Ends the search where it stands, without another word in its run: nothing can be written there."""
+        self.over, self.given_up_for = GIVEN_UP, reason
+        self._live.clear()
+
+    @contextlib.contextmanager
+    def _or_give_up(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.give_up(first_line(error))
 
     def fail(self, trial: int, reason: str) -> None:
         """Ends a trial whose worker was lost, unless it has ended."""
@@ -240,7 +266,8 @@ class SearchState:
     def _assignment(self, trial: int) -> Assignment:
         suggestion = self._live[trial].suggestion
         arch = suggestion.architecture
-        return Assignment(trial, arch.to_dict(), arch.arch_id, self._prices.known(arch), self._ladder.ahead_of(trial))
+        rungs = self._ladder.ahead_of(trial) or self._ladder.rungs[-1:]  # of some the end alone was not written down
+        return Assignment(trial, arch.to_dict(), arch.arch_id, self._prices.known(arch), rungs)
 
     def _restore(self, events: list[Event]) -> None:
         """Takes in what an earlier session has judged, and what it has left at a rung or in the middle."""

@@ -10,7 +10,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from nas.tune.search_state import SearchState
+from nas.tune.search_state import GIVEN_UP, SearchState
+
+FULL = "full"  # key of a result: the worker's disk is, so that none of its trials can be judged
 
 
 class StateSearcher(Searcher):
@@ -72,7 +74,10 @@ class StateScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Records the events of a result, and returns whether the call goes on."""
-        self._state.record(*result["events"])
+        if FULL in result:
+            self._state.give_up(result[FULL])
+        else:
+            self._state.record(*result["events"])
         # If its worker is lost, Ray begins the call anew with this config: what has ended is not judged again.
         left = tuple(each for each in trial.config["assignments"] if self._state.works_on(each.trial))
         trial.set_config({**trial.config, "assignments": left})
@@ -87,6 +92,25 @@ class StateScheduler(FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """A call that waits for a worker; Ray's own looks for one among all that there ever were."""
         return next((each for each in tune_controller.get_live_trials() if each.status == Trial.PENDING), None)
+
+
+class StateStopper(tune.Stopper):
+    """Stops all calls at once when the time is up, or the run cannot be written to."""
+
+    def __init__(self, state: SearchState) -> None:
+        self._state = state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as in `StateSearcher`."""
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No: `StateScheduler` says when a call is over."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether nothing is waited for any more."""
+        return self._state.over == GIVEN_UP or self._state.time_is_up
 
 
 class LossCallback(tune.Callback):

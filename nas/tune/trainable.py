@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from ray import tune
 
+from nas.config import first_line
+from nas.exhausted import out_of_space
 from nas.job import Job
 from nas.latency.meter import MeasuringNode
 from nas.plugins import import_plugins
@@ -17,6 +20,7 @@ from nas.store import RunStore
 from nas.training.allocator import keep_freed_memory
 from nas.trial import Ended, EpochEnded, Event, Rung, Started
 from nas.tune.judging import Assignment, Judge, Worker, make_worker
+from nas.tune.searcher import FULL
 
 REPORT_EVERY_S = 2.0  # while epoch follows on epoch
 HELD_S = 0.25  # for which an event may wait for others, to be reported with them
@@ -59,7 +63,12 @@ class ArchitectureTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """The next events; the driver says when there is no need of more."""
-        return {"events": together(self._events, self._is_last), "done": False}
+        try:
+            return {"events": together(self._events, self._is_last), "done": False}
+        except Exception as error:
+            if not out_of_space(error):
+                raise  # as where memory was lacking: a new process tries again
+            return {FULL: f"on {platform.node()}: {first_line(error)}", "done": False}
 
     def cleanup(self) -> None:
         """Ends the trials' generator."""

@@ -1,0 +1,230 @@
+"""What a run is worth after all that can go wrong around it: nothing judged is lost, nothing false is recorded."""
+
+import errno
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from ray import cloudpickle
+
+from nas import pipeline, search
+from nas.command_line import Failed
+from nas.results import Run, front_of, make_constraints
+from nas.store import RunStore
+from nas.trial import TrialState, unfinished
+from nas.tune.judging import trained
+from tests.searching import SMALL, events_of, journal_of, quick_latency, small_search
+
+KILLS = 20
+
+
+def check_whole(path: Path, budget: int) -> None:
+    """Holds that a run has `budget` trials, each with its one state, and the front that they make."""
+    store, run = RunStore.open(path), Run(path)
+    events, records, config = store.events(), store.records(), store.config()
+    assert sorted(record.trial for record in records) == list(range(budget))
+    assert {record.state for record in records} <= {TrialState.COMPLETED, TrialState.STOPPED}
+    completed = [record.trial for record in records if record.state is TrialState.COMPLETED]
+    for kind in ("proposed", "ended"):
+        assert set(Counter(e["trial"] for e in events_of(run) if e["event"] == kind).values()) == {1}
+    assert not unfinished(events)
+    assert run.trials["arch_id"].is_unique
+    front = front_of(records, config.objectives, make_constraints(config.constraints))
+    assert sorted(run.front["trial"]) == sorted(record.trial for record in front)
+    for record in front:
+        assert (path / "models" / str(record.trial) / "metrics.json").exists()
+        assert record.test_accuracy is not None
+    assert all(store.weights_file(trial).exists() for trial in completed)
+    assert not [file for file in path.rglob("*.tmp") if "ray" not in file.parts]
+    told = Counter(trial.state.name for trial in journal_of(run).trials)
+    assert told == {"COMPLETE": len(completed)} | (
+        {"PRUNED": budget - len(completed)} if len(completed) < budget else {}
+    )
+
+
+def search_on(runs_dir: Path, settings: dict[str, object]) -> None:
+    """A session of a search in a process of its own, as far as it gets."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    small_search(runs_dir, run="killed", resume=(runs_dir / "killed").exists(), **settings)
+
+
+@pytest.mark.parametrize("scheduler", ["full", "mo_asha"])
+def test_a_driver_that_is_killed_again_and_again_ends_with_a_whole_run(tmp_path, scheduler):
+    draw, budget = random.Random(scheduler), 10
+    rungs = {"scheduler": "mo_asha", "mo_asha.rungs": 2} if scheduler == "mo_asha" else {}
+    settings = {"budget": budget, "train.epochs": 8, "objectives": ["error", "macs"], **rungs}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_faults", "nas.tune.run"])
+    path, seen = tmp_path / "killed", []
+    for _ in range(KILLS if scheduler == "full" else 5):
+        process = context.Process(target=search_on, args=(tmp_path, settings))
+        process.start()
+        process.join(draw.uniform(0.1, 1.6))
+        process.kill()
+        process.join()
+        before = seen
+        seen = RunStore.open(path).events() if (path / "events.jsonl").exists() else []
+        assert seen[: len(before)] == before
+    search_on(tmp_path, settings)
+    check_whole(path, budget)
+
+
+def begun(words: list[str], runs_dir: Path) -> subprocess.Popen[str]:
+    """The command of a search, once two of its trials have ended."""
+    command = [sys.executable, "-m", "nas.search", "run=cut", f"runs_dir={runs_dir}", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    events, deadline = runs_dir / "cut" / "events.jsonl", time.monotonic() + 240
+    while time.monotonic() < deadline and not (events.exists() and events.read_text().count('"ended"') >= 2):
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_sigterm_ends_a_search_at_once_and_leaves_it_resumable(cluster, tmp_path, executor):
+    settings = {**SMALL, "trials.executor": executor, "train.epochs": 40, "budget": 15}
+    words = [*(f"{key}={value}" for key, value in settings.items()), "ray.dashboard=false"]
+    process = begun(words, tmp_path)
+    process.terminate()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 143 and err == "nas.search: terminated\n"
+    assert "run=cut resume=true goes on" in out
+    store = RunStore.open(tmp_path / "cut")
+    records = store.records()
+    assert 2 <= len(records) < 15 and {record.state for record in records} == {TrialState.COMPLETED}
+    assert store.end_reason() is None and not (store.path / "models").exists()
+    budget = len(records) + 1
+    small_search(tmp_path, run="cut", resume=True, **{**settings, "budget": budget})
+    check_whole(store.path, budget)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 200 kB, and what makes it larger."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    grow = partial(subprocess.run, ["mount", "-o", "remount,size=100m", disk], check=True)
+    yield disk, grow
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_a_full_disk_stops_a_search_which_goes_on_when_there_is_room(cluster, small_disk, executor, capsys):
+    disk, grow = small_disk
+    words = ["space=tiny", "budget=12", "train.epochs=2", "run=full", f"runs_dir={disk}", "latency.tolerance=1"]
+    words += [f"trials.executor={executor}", "ray.dashboard=false"]
+    with quick_latency(disk / "lane"):
+        assert search.main(words) == 1
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and "No space left on device" in err and "run=full resume=true goes on" in err
+        states = {record.state for record in RunStore.open(disk / "full").records()}
+        assert states <= {TrialState.COMPLETED}  # no trial is blamed
+        assert search.main([*words, "resume=true"]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+        grow()
+        assert search.main([*words, "resume=true"]) == 0
+    check_whole(disk / "full", 12)
+
+
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+@pytest.mark.parametrize("scheduler", ["full", "mo_asha"])
+def test_a_trial_of_which_only_the_end_is_missing_is_trained_again(cluster, tmp_path, executor, scheduler):
+    settings = {"trials.executor": executor, "scheduler": scheduler, "train.epochs": 3, "trials.concurrent": 1}
+    run = small_search(tmp_path, run="cut", **settings)
+    lines = (run.path / "events.jsonl").read_text().splitlines(keepends=True)
+    completed = [at for at, line in enumerate(lines) if '"completed"' in line]
+    (run.path / "events.jsonl").write_text("".join(lines[: completed[-1]]))
+    small_search(tmp_path, run="cut", resume=True, **settings)
+    check_whole(run.path, 4)
+
+
+@pytest.mark.parametrize("written", [0, 7])
+def test_an_event_that_does_not_fit_ends_the_search_and_is_not_missed(tmp_path, monkeypatch, written):
+    appended, count = RunStore.append, iter(range(100))
+
+    def full(self, *events):
+        if next(count) < 20:
+            return appended(self, *events)
+        with (self.path / "events.jsonl").open("a") as log:
+            log.write('{"event"'[:written])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunStore, "append", full)
+    with pytest.raises(Failed, match=r"cannot be written: No space left on device\. What was judged is kept"):
+        small_search(tmp_path, run="full", budget=9)
+    monkeypatch.undo()
+    small_search(tmp_path, run="full", budget=9, resume=True)
+    check_whole(tmp_path / "full", 9)
+
+
+def too_large(process: Path, times: int) -> Callable[..., None]:
+    """Asks for more memory than there is in the training of trial 1, `times` times; notes who trains what."""
+
+    def keep(trial: int) -> None:
+        with process.open("a") as log:
+            log.write(f"{trial} {os.getpid()}\n")
+        tried = process.read_text().split("\n")
+        if trial == 1 and sum(line.startswith("1 ") for line in tried) <= times:
+            torch.empty(10**15)
+
+    return keep
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_trial_without_memory_is_tried_once_more_in_a_new_process(cluster, tmp_path, monkeypatch, times):
+    from nas.tune import ray_executor
+
+    note = too_large(tmp_path / "processes", times)
+
+    def judge(assignment, worker):
+        note(assignment.trial)
+        yield from trained(assignment, worker)
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(ray_executor.run_with_ray, "__defaults__", (judge,))
+    run = small_search(tmp_path / "runs", run="a", budget=4, **{"trials.executor": "ray", "trials.concurrent": 1})
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    where = [line.split() for line in (tmp_path / "processes").read_text().splitlines()]
+    trials, processes = [int(trial) for trial, _ in where], [process for _, process in where]
+    assert trials[:3] == [0, 1, 1] and processes[1] != processes[2]
+    failed = run.trials[run.trials["state"] == "failed"]
+    assert failed["trial"].tolist() == ([] if times == 1 else [1])
+    assert failed["reason"].str.contains("memory").all()
+    assert (run.trials["state"] == "completed").sum() == (4 if times == 1 else 3)
+
+
+def test_without_ray_a_trial_without_memory_fails_and_the_next_one_is_judged(tmp_path, monkeypatch):
+    note, build = too_large(tmp_path / "processes", 1), pipeline.fuse
+    trial = iter(range(9))
+
+    def fuse(network):
+        note(next(trial))
+        return build(network)
+
+    monkeypatch.setattr(pipeline, "fuse", fuse)
+    run = small_search(tmp_path, budget=4)
+    assert run.trials["state"].tolist() == ["completed", "failed", "completed", "completed"]
+    assert run.trials["reason"][1].startswith("out of memory: ")
+
+
+def test_a_clock_that_is_set_back_costs_nothing(tmp_path, monkeypatch):
+    now, before = time.time, iter(range(1000))
+    monkeypatch.setattr("nas.store.time.time", lambda: now() - (86_400 if next(before) > 12 else 0))
+    run = small_search(tmp_path, budget=6, time_budget="10m")
+    monkeypatch.undo()
+    assert run.reason == "budget"
+    times = [event["time"] for event in events_of(run)]
+    assert min(times) < times[0] - 80_000
+    ends = list(RunStore.open(run.path).end_times().values())
+    assert ends == sorted(ends) and ends[0] > 0 and ends[-1] < 600
