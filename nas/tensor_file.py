@@ -9,6 +9,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from nas.files import put_in_place
+
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
     """Writes tensors as safetensors at once: no reader sees half a file, and what fails leaves the old one."""
@@ -17,6 +19,6 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, 
     try:
         save_file(held, draft, metadata=metadata)
         draft.chmod(0o644)  # safetensors gives it to its owner alone
-        draft.replace(file)
+        put_in_place(draft, file)
     finally:
         draft.unlink(missing_ok=True)

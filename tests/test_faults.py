@@ -1,5 +1,6 @@
 """What a run is worth after all that can go wrong around it: nothing judged is lost, nothing false is recorded."""
 
+import contextlib
 import errno
 import multiprocessing
 import os
@@ -77,6 +78,49 @@ def test_a_driver_that_is_killed_again_and_again_ends_with_a_whole_run(tmp_path,
         assert seen[: len(before)] == before
     search_on(tmp_path, settings)
     check_whole(path, budget)
+
+
+def children(process: int) -> set[int]:
+    """Processes of a session that `process` leads, or that descend from one of it."""
+    found: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            pid, (_, parent, *_) = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()
+            found[pid] = int(parent)
+    known = {process}
+    while more := {pid for pid, parent in found.items() if parent in known} - known:
+        known |= more
+    return known - {process}
+
+
+def lives(process: int) -> bool:
+    """Whether a process is there, and is no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_search_through_ray_whose_driver_is_killed_again_and_again_ends_with_a_whole_run(tmp_path):
+    draw, budget, path = random.Random(8), 24, tmp_path / "killed"
+    words = [f"{key}={value}" for key, value in {**SMALL, "train.epochs": 12, "budget": budget}.items()]
+    words += ["trials.executor=ray", "ray.dashboard=false", "run=killed", f"runs_dir={tmp_path}", "merge=none"]
+    command = [sys.executable, "-m", "nas.search", "space=reducenet", *words[1:]]
+    started: set[int] = set()
+    for _ in range(KILLS):
+        process = subprocess.Popen([*command, f"resume={path.exists()}"], stdout=subprocess.DEVNULL)
+        time.sleep(draw.uniform(5, 25))
+        started |= children(process.pid)
+        process.kill()
+        process.wait()
+    assert subprocess.run([*command, f"resume={path.exists()}"], stdout=subprocess.DEVNULL).returncode == 0
+    check_whole(path, budget)
+    # Ray's agents look for their dead head for a minute or more before they end.
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and any(map(lives, started)):
+        time.sleep(1)
+    assert not any(map(lives, started))
 
 
 def begun(words: list[str], runs_dir: Path) -> subprocess.Popen[str]:
