@@ -13,7 +13,7 @@ from rich.console import Console
 from nas.architecture import Architecture
 from nas.both_forms import BothForms, Shape, both_forms, last_map, strides_dropped
 from nas.config import DescribeConfig, first_line, image_shape, user_path
-from nas.data import load_data
+from nas.data import load_data_of
 from nas.files import write_at_once
 from nas.forms_table import LEGEND, as_table, lines_of, short, side_of, text_of
 from nas.latency.table import read_table
@@ -156,7 +156,7 @@ def _stated(config: DescribeConfig, source: str, trial: Trial | None) -> Stated:
 def _of_trial(store: RunStore, record: TrialRecord) -> Stated:
     of = store.config()
     try:
-        data = load_data(of.data, of.data_root, of.val_share, of.seed, of.data_options)
+        data = load_data_of(of)
     except ValueError as error:
         raise ValueError(f"{first_line(error)} (input=CxHxW classes=N describe it without the run's data)") from None
     merges = () if record.cost is None else record.cost.latency.merges

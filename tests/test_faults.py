@@ -93,6 +93,19 @@ def children(process: int) -> set[int]:
     return known - {process}
 
 
+def written(path: Path) -> int:
+    """How much a run has written down."""
+    events = path / "events.jsonl"
+    return events.stat().st_size if events.exists() else 0
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def lives(process: int) -> bool:
     """Whether a process is there, and is no zombie."""
     try:
@@ -109,27 +122,25 @@ def test_a_search_through_ray_whose_driver_is_killed_again_and_again_ends_with_a
     command = [sys.executable, "-m", "nas.search", "space=reducenet", *words[1:]]
     started: set[int] = set()
     for _ in range(KILLS):
+        before = written(path)
         process = subprocess.Popen([*command, f"resume={path.exists()}"], stdout=subprocess.DEVNULL)
-        time.sleep(draw.uniform(5, 25))
+        if draw.random() < 0.8:  # the others are killed while Ray starts
+            wait_for(lambda before=before: written(path) > before)
+        time.sleep(draw.uniform(0, 6))
         started |= children(process.pid)
         process.kill()
         process.wait()
     assert subprocess.run([*command, f"resume={path.exists()}"], stdout=subprocess.DEVNULL).returncode == 0
     check_whole(path, budget)
-    # Ray's agents look for their dead head for a minute or more before they end.
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and any(map(lives, started)):
-        time.sleep(1)
-    assert not any(map(lives, started))
+    wait_for(lambda: not any(map(lives, started)))  # Ray's agents look for their dead head for a minute or more
 
 
 def begun(words: list[str], runs_dir: Path) -> subprocess.Popen[str]:
     """The command of a search, once two of its trials have ended."""
     command = [sys.executable, "-m", "nas.search", "run=cut", f"runs_dir={runs_dir}", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    events, deadline = runs_dir / "cut" / "events.jsonl", time.monotonic() + 240
-    while time.monotonic() < deadline and not (events.exists() and events.read_text().count('"ended"') >= 2):
-        time.sleep(0.05)
+    events = runs_dir / "cut" / "events.jsonl"
+    wait_for(lambda: events.exists() and events.read_text().count('"ended"') >= 2)
     return process
 
 

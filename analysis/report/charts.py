@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.front import completed
 from analysis.report.chart import BLUE, GREEN, GREY, MANY, RED, Chart, Series
 from analysis.report.compared import Comparison
 from analysis.report.front_chart import axis_title, columns, front_chart, plain_name
@@ -27,9 +28,10 @@ def charts_of(values: Values, comparison: Comparison | None) -> list[Chart]:
     charts: list[Chart] = []
     if len(values.front):
         charts += [front_chart(values, comparison)]
-        charts += [
-            progress_chart(values, comparison, *along) for along in ALONG if _timed(values, comparison, along[0])
-        ]
+        known = [
+            along for along in ALONG if not values.progress[along[0]].isna().to_numpy().any()
+        ]  # runs of old have no times
+        charts += [progress_chart(values, comparison, *along) for along in known]
         charts += _effects(values)
     if comparison and comparison.attainment:
         charts.append(attainment_chart(values, comparison))
@@ -44,10 +46,6 @@ ALONG = (
     ("trained", "over trials", "trials that were trained"),
     ("ended_s", "over seconds", "seconds since the run began, pauses included"),
 )
-
-
-def _timed(values: Values, comparison: Comparison | None, along: str) -> bool:
-    return bool(values.progress[along].notna().all())
 
 
 def progress_chart(values: Values, comparison: Comparison | None, along: str, title: str, x_title: str) -> Chart:
@@ -127,7 +125,7 @@ def _marginal_chart(values: Values, name: str, importance: dict[Any, float]) -> 
         low, high, colour = tuple(mean - error), tuple(mean + error), (RED, BLUE)[i % 2]
         series.append(Series("", tuple(mean), places, colour=colour, hover=hover, x_low=low, x_high=high))
         place += len(part)
-    done = completed_values(values, name)
+    done = completed(values.trials, values.objectives)
     return Chart(
         f"marginal_{name}",
         f"Each choice's effect on {plain_name(name)}",
@@ -139,13 +137,8 @@ def _marginal_chart(values: Values, name: str, importance: dict[Any, float]) -> 
         "is the mean of all. The search prefers good options of several choices at once: this tells what goes with an "
         "option, not what it does by itself.",
         rows=tuple(rows),
-        line=(float(done.mean()), "all"),
+        line=(float(done[name].astype(float).to_numpy().mean()), "all"),
     )
-
-
-def completed_values(values: Values, name: str) -> pd.Series:
-    """An objective of the completed trials."""
-    return values.trials.loc[values.trials["state"] == "completed", name].astype(float)
 
 
 def attainment_chart(values: Values, comparison: Comparison) -> Chart:

@@ -16,7 +16,7 @@ from nas.config import SearchConfig, first_line
 from nas.config_fields import leaves
 from nas.store import RunStore
 
-OF_ONE_RUN = ("run", "runs_dir", "resume", "budget")  # what may differ between repetitions, besides the seed
+MAY_DIFFER = ("run", "runs_dir", "resume", "budget")  # what may differ between repetitions, besides the seed
 FEWEST = 3  # runs on each side of a test, and of attainment surfaces
 
 
@@ -82,12 +82,12 @@ def compared(store: RunStore, others: Sequence[RunStore]) -> Comparison:
 
 def _differing(runs: Sequence[str], configs: Sequence[SearchConfig]) -> pd.DataFrame:
     words = [{key: str(value) for key, (_, value) in leaves(each).items()} for each in configs]
-    keys = [key for key in words[0] if key not in OF_ONE_RUN[:-1] and len({each[key] for each in words}) > 1]
+    keys = [key for key in words[0] if key not in MAY_DIFFER[:-1] and len({each[key] for each in words}) > 1]
     return pd.DataFrame([{key: each[key] for key in keys} for each in words], index=pd.Index(runs, name="run"))
 
 
 def _groups(differing: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    apart = [key for key in differing.columns if key not in (*OF_ONE_RUN, "seed")]
+    apart = [key for key in differing.columns if key not in (*MAY_DIFFER, "seed")]
     groups: dict[str, list[str]] = {}
     for run, row in differing.iterrows():
         groups.setdefault(", ".join(f"{key}={row[key]}" for key in apart) or "all runs", []).append(str(run))

@@ -98,11 +98,9 @@ def _points(name: str, rows: pd.DataFrame, x: str, y: str, **more: object) -> Se
 def _front_points(values: Values, front: pd.DataFrame, x: str, y: str) -> Series:
     ends: dict[str, tuple[float, ...]] = {}
     for axis, name in (("x", x), ("y", y)):
-        columns = {"error": ("error_low", "error_high"), "latency_ms": ("latency_low_ms", "latency_high_ms")}.get(name)
-        if columns:
-            ends |= {
-                f"{axis}_{end}": tuple(front[column]) for end, column in zip(("low", "high"), columns, strict=True)
-            }
+        known = {"error": ("error_low", "error_high"), "latency_ms": ("latency_low_ms", "latency_high_ms")}.get(name)
+        if known:
+            ends |= {f"{axis}_{end}": tuple(front[column]) for end, column in zip(("low", "high"), known, strict=True)}
     third = values.objectives[2:3]
     coloured = {"values": tuple(front[third[0]].astype(float))} if third else {}
     return _points(f"front, {len(front)}", front, x, y, colour=RED, **ends, **coloured)

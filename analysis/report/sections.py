@@ -37,7 +37,7 @@ def document(values: Values, comparison: Comparison | None, charts: Sequence[Cha
     drawn = {chart.stem for chart in charts}
     sections = [
         Section("found", "What the search found", _found(values)),
-        Section("front", "The front", _front(values, drawn)),
+        Section("front", "The front", _pictures(drawn, "front")),
         Section("progress", "How it came along", _pictures(drawn, "hypervolume_trials", "hypervolume_seconds")),
         Section("compared", "Beside other runs", _compared(comparison, drawn) if comparison else ()),
         Section("common", "What the front has in common", _common(values, charts)),
@@ -145,10 +145,6 @@ def _doubts(values: Values) -> tuple[Part, ...]:
     return (
         Text(f"{len(doubtful)} of the front's {len(values.front)} latencies are doubtful, for instance: {commonest}."),
     )
-
-
-def _front(values: Values, drawn: set[str]) -> tuple[Part, ...]:
-    return _pictures(drawn, "front")
 
 
 def _table(values: Values) -> tuple[Part, ...]:
