@@ -13,6 +13,7 @@ from typing import Any
 
 from nas.block_fields import Value
 from nas.blocks import Block, Classifier, Reduce, block_from_dict, run_paddings
+from nas.bounded import json_of, said, shown
 from nas.recipes import train_value
 
 SCHEMA_VERSION = 1
@@ -173,18 +174,19 @@ def architecture_from_dict(words: Any) -> Architecture:
     if not isinstance(words, dict):
         raise ValueError(f"an architecture is a mapping with stem, stages and head, not {type(words).__name__}")
     if words.get("schema") != SCHEMA_VERSION:
-        raise ValueError(f"schema: {words.get('schema')!r} is not allowed; allowed: {SCHEMA_VERSION}")
+        raise ValueError(f"schema: {shown(words.get('schema'))} is not allowed; allowed: {SCHEMA_VERSION}")
     parts = {"schema", "stem", "stages", "head"}
     if set(words) - {"train"} != parts or not all(isinstance(words[part], list) for part in parts - {"schema"}):
+        keys = ", ".join(map(said, list(words)[:10]))
         raise ValueError(
-            f"an architecture has the keys schema, stem, stages, head (lists) and perhaps train, not {sorted(words)}"
+            f"an architecture has the keys schema, stem, stages, head (lists) and perhaps train, not {keys}"
         )
     train = words.get("train", {})
     if not isinstance(train, dict):
-        raise ValueError(f"train: {train!r} is not allowed; allowed: a mapping of settings to values")
+        raise ValueError(f"train: {shown(train)} is not allowed; allowed: a mapping of settings to values")
     for i, stage in enumerate(words["stages"]):
         if not isinstance(stage, list):
-            raise ValueError(f"stages[{i}]: a stage is a list of blocks, not {stage!r}")
+            raise ValueError(f"stages[{i}]: a stage is a list of blocks, not {shown(stage)}")
     return Architecture(
         stem=_blocks(words["stem"], "stem"),
         stages=tuple(_blocks(stage, f"stages[{i}]") for i, stage in enumerate(words["stages"])),
@@ -199,11 +201,7 @@ def architecture_from_json(text: str) -> Architecture:
     Raises:
         ValueError: not JSON, or not an architecture.
     """
-    try:
-        words = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"not JSON: {error}") from None
-    return architecture_from_dict(words)
+    return architecture_from_dict(json_of(text))
 
 
 def _blocks(words: list[Any], where: str) -> tuple[Block, ...]:

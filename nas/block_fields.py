@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from nas.bounded import shown
+
 Value = bool | int | float | str
 
 ACTIVATION_NAMES = ("relu", "relu6", "hswish", "silu", "gelu", "none")
@@ -58,7 +60,7 @@ class FieldRule:
         """
         parsed = self._parsed(value)
         if parsed is None:
-            raise ValueError(f"{value!r} is not allowed; allowed: {self.allowed}")
+            raise ValueError(f"{shown(value)} is not allowed; allowed: {self.allowed}")
         return parsed
 
     def _parsed(self, value: Any) -> Value | None:

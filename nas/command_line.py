@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nas.bounded import MOST_YAML_BYTES, one_line, said, shown, text_of, yaml_of
 from nas.config import SearchConfig, first_line, user_path
 from nas.config_fields import allowed_values, leaves, path_of, validate
 from nas.exhausted import out_of_memory, out_of_space
 from nas.interrupts import Terminated
+from nas.plugins import check_said
 from nas.recipes import recipes_text
 
 ConfigT = TypeVar("ConfigT")
+
+LONGEST_ERROR = 4000  # characters; some list all that is known
 
 # Names that belong to one run and are not taken over when its config.yaml is run again.
 OF_ONE_RUN = ("run", "resume")
@@ -36,7 +40,7 @@ def settings_from_words(words: Sequence[str], schema: type[Any] = SearchConfig) 
     for word in words:
         key, equals, text = word.partition("=")
         if not equals:
-            raise ValueError(f"{word!r} is not allowed; allowed: key=value (see --help)")
+            raise ValueError(f"{shown(word)} is not allowed; allowed: key=value (see --help)")
         settings[key] = parse_value(key, text, schema)
     return settings
 
@@ -56,7 +60,8 @@ def make(settings: Mapping[str, Any], schema: type[ConfigT]) -> ConfigT:
     file = flat.pop("config", None)
     merged = _defaults(schema)
     if file is not None:
-        from_file = _flatten(_read(str(file)))
+        from_file = _flatten(read_settings(f"config={file}", user_path("config", str(file))))
+        check_said(from_file.get("plugins"), flat.get("plugins"), f"config={file}")
         merged = _merge(merged, {key: value for key, value in from_file.items() if key not in OF_ONE_RUN}, schema)
     merged = _merge(merged, flat, schema)
     config = OmegaConf.to_object(merged)
@@ -77,7 +82,7 @@ def exit_code(program: str, act: Callable[[], object]) -> int:
     try:
         act()
     except (Failed, ValueError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {one_line(str(error), LONGEST_ERROR)}", file=sys.stderr)
         return 1 if isinstance(error, Failed) else 2
     except KeyboardInterrupt as error:
         terminated = isinstance(error, Terminated)
@@ -142,10 +147,10 @@ def parse_value(key: str, text: str, schema: type[Any] = SearchConfig) -> Any:
     if kind.startswith("str"):
         return text
     try:
-        value = OmegaConf.from_dotlist([f"value={text}"])["value"]
-    except Exception as error:  # OmegaConf hands through whatever its YAML parser raises
-        raise ValueError(f"{key}={text} is not allowed: {first_line(error)}") from None
-    return list(value) if isinstance(value, ListConfig) else value
+        return yaml_of(text)
+    except ValueError as error:
+        wanted = f"; allowed: {_wanted(known[key][0])}" if key in known else ""
+        raise ValueError(f"{said(key)}={said(text)} is not allowed: {error}{wanted}") from None
 
 
 @functools.cache  # it takes longer than all the rest
@@ -172,19 +177,19 @@ def _flatten(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read(file: str) -> Mapping[Any, Any]:
+def read_settings(what: str, file: Path) -> dict[str, Any]:
+    """The settings in a YAML file, as they are written there; `what` it is begins each message.
+
+    Raises:
+        ValueError: no such file, or not a mapping.
+    """
     try:
-        loaded = OmegaConf.load(user_path("config", file))
-    except Exception as error:  # as in parse_value
-        raise ValueError(f"config={file} cannot be read: {first_line(error)}") from None
-    if not isinstance(loaded, DictConfig):
-        raise ValueError(f"config={file} is not a mapping of settings")
-    try:
-        container = OmegaConf.to_container(loaded, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ValueError(f"config={file}: {error.full_key}: {first_line(error)}") from None
-    assert isinstance(container, dict)
-    return container
+        loaded = yaml_of(text_of(file, MOST_YAML_BYTES))
+    except ValueError as error:
+        raise ValueError(f"{what} cannot be read: {error}") from None
+    if not isinstance(loaded, dict):
+        raise ValueError(f"{what} is not a mapping of settings")
+    return loaded
 
 
 def _merge(base: Any, flat: Mapping[str, Any], schema: type[Any]) -> Any:
@@ -193,21 +198,24 @@ def _merge(base: Any, flat: Mapping[str, Any], schema: type[Any]) -> Any:
         if key not in known:
             close = difflib.get_close_matches(key, [*known, "config"], n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}?" if close else "see --help"
-            raise ValueError(f"unknown key {key!r}: {hint}")
+            raise ValueError(f"unknown key {shown(key)}: {hint}")
     try:
         # At once, since OmegaConf copies the whole configuration for each merge.
         return OmegaConf.merge(base, _nested(flat, schema))
-    except (OmegaConfBaseException, ValueError, TypeError):
+    except (OmegaConfBaseException, ValueError, TypeError, OverflowError):
         pass  # one of them: which?
     for key, value in flat.items():
         try:
             OmegaConf.merge(base, _nested({key: value}, schema))
-        except (OmegaConfBaseException, ValueError, TypeError):
-            each = known[key][0]
-            allowed = allowed_values(each)
-            wanted = str(each.type).replace(" | None", "") + (f", {allowed}" if allowed else "")
-            raise ValueError(f"{key}={value} is not allowed; allowed: {wanted}") from None
+        except (OmegaConfBaseException, ValueError, TypeError, OverflowError):
+            raise ValueError(f"{key}={said(value)} is not allowed; allowed: {_wanted(known[key][0])}") from None
     raise AssertionError("what cannot be merged together can be merged one by one")
+
+
+def _wanted(each: dataclasses.Field[Any]) -> str:
+    """The type of a setting and its limits, in words."""
+    allowed = allowed_values(each)
+    return str(each.type).replace(" | None", "") + (f", {allowed}" if allowed else "")
 
 
 def _nested(flat: Mapping[str, Any], schema: type[Any]) -> dict[str, Any]:
@@ -224,9 +232,10 @@ def _nested(flat: Mapping[str, Any], schema: type[Any]) -> dict[str, Any]:
             raise ValueError
         if isinstance(default, list) and isinstance(value, str):
             raise ValueError
-        if isinstance(value, list | tuple) and any(isinstance(part, Mapping | list | ListConfig) for part in value):
+        parts = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(part, Mapping | list | tuple) for part in parts):
             raise ValueError  # OmegaConf takes a list for a word
-        if isinstance(value, str) and (not value or "${" in value or value == "???"):
+        if any(isinstance(part, str) and ("${" in part or part in ("", "???")) for part in parts):
             raise ValueError  # to OmegaConf, references and missing values
         *parts, last = path_of(usual, key)
         place: dict[str, Any] = nested

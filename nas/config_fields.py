@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import field
 from typing import Any
+
+from nas.bounded import said
 
 
 def key(default: Any, meaning: str, unit: str = "", **limits: Any) -> Any:
@@ -55,12 +58,12 @@ def validate(config: Any, prefix: str = "") -> None:
         else:
             low, high, above = (
                 limits.get("low", float("-inf")),
-                limits.get("high", float("inf")),
+                limits.get("high", sys.float_info.max),
                 limits.get("above"),
             )
             fine = low <= value <= high and (above is None or value > above)
         if not fine:
-            raise ValueError(f"{key}={value} is not allowed; allowed: {allowed}")
+            raise ValueError(f"{key}={said(value)} is not allowed; allowed: {allowed}")
 
 
 def allowed_values(each: dataclasses.Field[Any]) -> str | None:

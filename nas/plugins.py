@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nas.bounded import said, shown
 from nas.config import first_line
 
 
@@ -25,7 +26,9 @@ def import_plugins(names: Sequence[str], folders: Sequence[str] = ()) -> None:
         sys.path.extend(folder for folder in folders if folder not in sys.path)
     for name in names:
         if not all(part.isidentifier() for part in name.split(".")):
-            raise ValueError(f"plugins: {name!r} is not allowed; allowed: names of modules, such as mine or my.blocks")
+            raise ValueError(
+                f"plugins: {shown(name)} is not allowed; allowed: names of modules, such as mine or my.blocks"
+            )
         try:
             importlib.import_module(name)
         except (Exception, SystemExit) as error:  # a user's module may raise anything
@@ -33,6 +36,25 @@ def import_plugins(names: Sequence[str], folders: Sequence[str] = ()) -> None:
             if isinstance(error, ModuleNotFoundError) and error.name == name:
                 reason += "; it has to be in the folder where the command is started, or installed"
             raise ValueError(f"plugins: module {name!r} cannot be imported: {reason}") from None
+
+
+def check_said(wanted: object, given: object, where: str) -> None:
+    """Holds that modules which a file names are named by the person too: a file alone imports no code.
+
+    Args:
+        wanted: what the file names.
+        given: what the command names.
+        where: the file, or the run that it is of.
+
+    Raises:
+        ValueError: one is not; the message says how.
+    """
+    named, of_person = (each if isinstance(each, list | tuple) else [] for each in (wanted, given))
+    if unsaid := [name for name in named if name not in of_person]:
+        raise ValueError(
+            f"{where} asks for the plugins {', '.join(map(said, unsaid))}, and a file alone imports no code; "
+            f"allowed: plugins=[{','.join(map(said, named))}] in the command, if you trust these modules"
+        )
 
 
 def import_path() -> list[str]:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from nas.bounded import shown
+
+MOST = 2**63 - 1  # what columns of tables hold
+_WORDS = ("source", "doubt")
+
 NUMBER_BYTES = {"float32": 4, "int8": 1}  # of a weight or an activation, by `latency.dtype`
 
 
@@ -40,8 +45,61 @@ def reading_from_dict(words: dict[str, Any]) -> Reading:
 
     Raises:
         TypeError: other words.
+        ValueError: values of other types.
     """
-    return Reading(**{**words, "merges": tuple(tuple(segment) for segment in words.get("merges", ()))})
+    if not isinstance(words, dict):
+        raise TypeError(f"latency: {shown(words)} is not allowed; allowed: a mapping")
+    for name, raw in words.items():
+        if name in _WORDS:
+            word_of(name, raw)
+        elif name != "merges" and not (raw is None and name == "reference_ms"):
+            number_of(name, raw)
+    merges = words.get("merges", ())
+    if not _lists(merges) or not all(_lists(names) and all(type(each) is str for each in names) for names in merges):
+        raise ValueError(f"merges: {shown(merges)} is not allowed; allowed: lists of names")
+    return Reading(**{**words, "merges": tuple(map(tuple, merges))})
+
+
+def is_number(raw: Any) -> bool:
+    """Whether this is a number that fits into 64 bits; infinity and NaN do."""
+    return type(raw) is float or (type(raw) is int and -MOST <= raw <= MOST)
+
+
+def number_of(name: str, raw: Any) -> float:
+    """A number that JSON holds under a name.
+
+    Raises:
+        ValueError: something else.
+    """
+    if not is_number(raw):
+        raise ValueError(f"{name}: {shown(raw)} is not allowed; allowed: a number")
+    return raw
+
+
+def count_of(name: str, raw: Any) -> int:
+    """A whole number from 0 on that JSON holds under a name.
+
+    Raises:
+        ValueError: something else, or more than fits into 64 bits.
+    """
+    if type(raw) is not int or not 0 <= raw <= MOST:
+        raise ValueError(f"{name}: {shown(raw)} is not allowed; allowed: a whole number from 0 on")
+    return raw
+
+
+def word_of(name: str, raw: Any) -> str:
+    """The text that JSON holds under a name.
+
+    Raises:
+        ValueError: something else.
+    """
+    if type(raw) is not str:
+        raise ValueError(f"{name}: {shown(raw)} is not allowed; allowed: text")
+    return raw
+
+
+def _lists(raw: Any) -> bool:
+    return type(raw) in (list, tuple)
 
 
 class Footprint(NamedTuple):

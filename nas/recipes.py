@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nas.block_fields import FieldRule, Value
+from nas.bounded import said
 from nas.config_fields import key, validate
 
 TINY_IMAGES = 10_000  # data of fewer training images is "tiny"
@@ -131,7 +132,7 @@ def train_value(name: Any, raw: Any) -> Value:
     """
     known = _of_a_space()
     if name not in known:
-        raise ValueError(f"train.{name}: not a setting of a space; known: {', '.join(known)}")
+        raise ValueError(f"train.{said(name)}: not a setting of a space; known: {', '.join(known)}")
     try:
         value = _rule(known[name]).parse(raw)
     except ValueError as error:

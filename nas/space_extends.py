@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.blocks import BLOCK_SCHEMAS, rules
+from nas.bounded import said, shown
 from nas.space_setting import PARTS, raw_options, raw_section, same_option
 
 Words = dict[str, Any]
@@ -57,10 +58,10 @@ def _changed_part(part: str, base: Any, changes: dict[Any, Any], choices: Words)
     for number, change in changes.items():
         if number != "all" and not (type(number) is int and 1 <= number <= len(base)):
             numbers = [*map(str, range(1, len(base) + 1)), "all"]
-            raise ValueError(f"{part}.{number}: unknown template; known: {', '.join(numbers)}")
+            raise ValueError(f"{part}.{said(number)}: unknown template; known: {', '.join(numbers)}")
         if not isinstance(change, dict) and (number == "all" or change is not None):
             raise ValueError(
-                f"{part}.{number}: {change!r} is not allowed; allowed: a mapping of settings"
+                f"{part}.{said(number)}: {shown(change)} is not allowed; allowed: a mapping of settings"
                 f"{'' if number == 'all' else ', or null, which removes the template'}"
             )
     everywhere = changes.get("all", {})
@@ -79,7 +80,7 @@ def _changed_part(part: str, base: Any, changes: dict[Any, Any], choices: Words)
         left.append(_changed(changed, change, f"{part}.{number}.", removable))
     for key in everywhere:
         if key not in known_somewhere:
-            raise ValueError(f"{part}.all.{key}: unknown key; known: {', '.join(map(str, known_somewhere))}")
+            raise ValueError(f"{part}.all.{said(key)}: unknown key; known: {', '.join(map(said, known_somewhere))}")
     return left
 
 
@@ -87,7 +88,7 @@ def _changed(words: Words, changes: Words, where: str, known: Any) -> Words:
     """A mapping with some keys replaced, and those that are null removed."""
     for key in changes:
         if key not in known:
-            raise ValueError(f"{where}{key}: unknown key; known: {', '.join(map(str, known)) or 'none'}")
+            raise ValueError(f"{where}{said(key)}: unknown key; known: {', '.join(map(said, known)) or 'none'}")
     merged = {**words, **changes}
     return {key: value for key, value in merged.items() if key not in changes or value is not None}
 

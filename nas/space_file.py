@@ -18,6 +18,7 @@ from typing import Any
 from nas.architecture import Architecture, architecture_from_json
 from nas.block_fields import FieldRule, Value
 from nas.blocks import BLOCK_SCHEMAS, block_schema, rules
+from nas.bounded import one_line, said, shown, text_of
 from nas.choice import Choice
 from nas.space import SearchSpace
 from nas.space_check import check_cases, check_channels, check_head
@@ -51,8 +52,8 @@ def load_space(name_or_path: str | Path) -> SearchSpace:
     try:
         words, text = read_words(path)
         return _parse_space(words, path, text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise ValueError(one_line(f"{path}: {error}")) from None
 
 
 def load_architecture(source: str | Path) -> Architecture:
@@ -67,8 +68,8 @@ def load_architecture(source: str | Path) -> Architecture:
     path = Path(text)
     if path.suffix == ".json":
         try:
-            return architecture_from_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            return architecture_from_json(text_of(path))
+        except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
     known = zoo_names()
     if path.suffix in (".yaml", ".yml"):
@@ -76,7 +77,7 @@ def load_architecture(source: str | Path) -> Architecture:
     elif text.removeprefix("zoo/") in known:
         space = load_space(f"zoo/{text.removeprefix('zoo/')}")
     else:
-        raise ValueError(f"architecture {text!r} is neither JSON, a file, nor in the zoo; zoo: {', '.join(known)}")
+        raise ValueError(f"architecture {shown(text)} is neither JSON, a file, nor in the zoo; zoo: {', '.join(known)}")
     if space.size != 1:
         raise ValueError(f"{space.path}: a space of {space.size} encodings, not one architecture")
     return space.architecture({})
@@ -86,13 +87,13 @@ def _parse_space(words: Mapping[str, Any], path: Path, text: str) -> SearchSpace
     choices = raw_section(words, "choices")
     for name in choices:
         if not str(name).isidentifier():  # other parameters have dots in their names
-            raise ValueError(f"choices.{name}: this name is not allowed; allowed: letters, digits and _")
+            raise ValueError(f"choices.{said(name)}: this name is not allowed; allowed: letters, digits and _")
     shared = {str(name): parse_shared(raw, f"choices.{name}") for name, raw in choices.items()}
     stages = []
     for part in PARTS:
         templates = words.get(part, [])
         if not isinstance(templates, list) or (part == "head" and not templates):
-            raise ValueError(f"{part}: {templates!r} is not allowed; allowed: a list of block templates")
+            raise ValueError(f"{part}: {shown(templates)} is not allowed; allowed: a list of block templates")
         for i, template in enumerate(templates):
             prefix = f"{part.removesuffix('s')}{i + 1}"
             stages.append(_parse_stage(template, f"{part}[{i}]", prefix, part, shared))
@@ -127,7 +128,7 @@ def _parse_published(words: Any) -> dict[str, Any]:
     """The figures that a source states for its network."""
     if not isinstance(words, dict):
         raise ValueError(
-            f"published: {words!r} is not allowed; allowed: a mapping with the keys {', '.join(PUBLISHED)}"
+            f"published: {shown(words)} is not allowed; allowed: a mapping with the keys {', '.join(PUBLISHED)}"
         )
     reject_unknown(words, PUBLISHED, "published.")
     figures = {}
@@ -140,7 +141,7 @@ def _parse_published(words: Any) -> dict[str, Any]:
         else:
             good, allowed = _is_count(raw), "a whole number above 0"
         if not good:
-            raise ValueError(f"published.{key}: {raw!r} is not allowed; allowed: {allowed}")
+            raise ValueError(f"published.{key}: {shown(raw)} is not allowed; allowed: {allowed}")
         figures[key] = tuple(raw) if isinstance(raw, list) else raw
     return figures
 
@@ -151,7 +152,7 @@ def _is_count(raw: Any) -> bool:
 
 def _parse_stage(words: Any, where: str, prefix: str, part: str, shared: Mapping[str, tuple[Value, ...]]) -> Stage:
     if not isinstance(words, dict) or "block" not in words:
-        raise ValueError(f"{where}: {words!r} is not allowed; allowed: a mapping with the key 'block'")
+        raise ValueError(f"{where}: {shown(words)} is not allowed; allowed: a mapping with the key 'block'")
     schemas = FieldRule(str, "block", options=tuple(BLOCK_SCHEMAS))  # now: plugins may have added to them
     block = parse_setting(words["block"], schemas, "block", where, shared)
     depth = parse_setting(words.get("depth", 1), DEPTH, "depth", where, shared)
@@ -163,7 +164,7 @@ def _parse_stage(words: Any, where: str, prefix: str, part: str, shared: Mapping
     for name in names:
         own = words.get(name, {})
         if not isinstance(own, dict):
-            raise ValueError(f"{where}.{name}: {own!r} is not allowed; allowed: a mapping of {name}'s settings")
+            raise ValueError(f"{where}.{name}: {shown(own)} is not allowed; allowed: a mapping of {name}'s settings")
         known = rules(block_schema(name))
         reject_unknown(common, known, f"{where}.", f"settings of {name}, or in a mapping under a block's name")
         reject_unknown(own, known, f"{where}.{name}.")

@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 
 from nas.block_fields import FieldRule, Value
 from nas.blocks import round_channels
+from nas.bounded import shown
 from nas.choice import Choice, Shared
 
 PARTS = ("stem", "stages", "head")
@@ -28,7 +29,7 @@ def raw_section(words: Mapping[str, Any], section: str) -> dict[Any, Any]:
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise ValueError(f"{section}: {raw!r} is not allowed; allowed: a mapping of names to lists")
+        raise ValueError(f"{section}: {shown(raw)} is not allowed; allowed: a mapping of names to lists")
     return raw
 
 
@@ -44,7 +45,7 @@ def parse_shared(raw: Any, where: str) -> tuple[Value, ...]:
         # A word can be part of a parameter's name, and there Ray's flattening owns the slash.
         if not number and not (isinstance(option, str) and "/" not in option):
             raise ValueError(
-                f"{where}: {option!r} is not allowed; allowed: numbers, words without a slash, true and false"
+                f"{where}: {shown(option)} is not allowed; allowed: numbers, words without a slash, true and false"
             )
     return distinct(options, where)
 
@@ -85,11 +86,11 @@ def raw_options(raw: Any, where: str, allowed: str = WAYS) -> list[Any]:
         low, high, step = raw.get("from", ""), raw.get("to", ""), raw.get("step", 1)
         whole = all(type(bound) is int for bound in (low, high, step))
         if not set(raw) <= {"from", "to", "step"} or not whole or step < 1 or high < low or high - low > 10_000:
-            raise ValueError(f"{where}: {raw!r} is not allowed; allowed: {allowed}")
+            raise ValueError(f"{where}: {shown(raw)} is not allowed; allowed: {allowed}")
         return list(range(low, high + 1, step))
     if isinstance(raw, list):
         if not raw or any(isinstance(option, list | dict) for option in raw):
-            raise ValueError(f"{where}: {raw!r} is not allowed; allowed: a list of at least one plain value")
+            raise ValueError(f"{where}: {shown(raw)} is not allowed; allowed: a list of at least one plain value")
         return raw
     return [raw]
 
@@ -120,7 +121,7 @@ def _given(raw: dict[Any, Any], rule: FieldRule, key: str, at: str, shared: Shar
             continue
         option = next((option for option in shared[name] if same_option(word, option)), None)
         if option is None:
-            raise ValueError(f"{at}: {name} is never {word!r}; allowed: {listed}, else")
+            raise ValueError(f"{at}: {name} is never {shown(word)}; allowed: {listed}, else")
         if option in cases:
             raise ValueError(f"{at}: there are two cases for {name}: {_label(option)}")
         cases[option] = _case(raw[word], rule, f"{key}.{name}={_label(option)}", f"{at}.{_label(option)}")
@@ -128,7 +129,7 @@ def _given(raw: dict[Any, Any], rule: FieldRule, key: str, at: str, shared: Shar
         other = _case(raw["else"], rule, f"{key}.{name}=else", f"{at}.else")
         cases = dict.fromkeys(shared[name], other) | cases
     if not cases:
-        raise ValueError(f"{at}: {raw!r} has no case; allowed: {listed}, else")
+        raise ValueError(f"{at}: {shown(raw)} has no case; allowed: {listed}, else")
     options = dict.fromkeys(option for case in cases.values() for option in case.options)
     return Choice(key, tuple(options), given=name, cases=cases)
 
@@ -143,13 +144,13 @@ def _times(raw: dict[str, Any], rule: FieldRule, key: str, at: str, name: str, f
     base, step = raw.get("times"), raw.get("step", 8)
     if not _positive(base) or type(step) is not int or step < 1:
         raise ValueError(
-            f"{at}: {raw!r} is not allowed; allowed: {{shared: NAME, times: BASE, step: STEP}}, "
+            f"{at}: {shown(raw)} is not allowed; allowed: {{shared: NAME, times: BASE, step: STEP}}, "
             "BASE a number above 0, STEP a whole number above 0"
         )
     cases: dict[Value, Choice] = {}
     for factor in factors:
         if not _positive(factor):
-            raise ValueError(f"{at}: {name}: {factor!r} is not allowed with times; allowed: numbers above 0")
+            raise ValueError(f"{at}: {name}: {shown(factor)} is not allowed with times; allowed: numbers above 0")
         value = round_channels(base * factor, step)
         cases[factor] = Choice(key, _parsed([value], rule, f"{at}: {base} times {factor}"))
     options = dict.fromkeys(case.options[0] for case in cases.values())
@@ -163,7 +164,7 @@ def _positive(number: Any) -> TypeGuard[float]:
 def _shared_name(raw: Any, word: str, at: str, shared: Shared) -> str:
     name = str(raw)
     if name not in shared:
-        raise ValueError(f"{at}: {word} choice {name!r} is unknown; known: {', '.join(shared) or 'none'}")
+        raise ValueError(f"{at}: {word} choice {shown(name)} is unknown; known: {', '.join(shared) or 'none'}")
     return name
 
 

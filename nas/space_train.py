@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.block_fields import Value
+from nas.bounded import said
 from nas.recipes import NEVER_A_CHOICE, TrainOverrides, train_value
 from nas.space_setting import PLAIN, distinct, raw_options, raw_section
 
@@ -22,7 +23,7 @@ def parse_train(words: Mapping[str, Any]) -> dict[str, tuple[Value, ...]]:
     """
     train: dict[str, tuple[Value, ...]] = {}
     for name, raw in raw_section(words, "train").items():
-        where = f"train.{name}"
+        where = f"train.{said(name)}"
         options = distinct([train_value(name, option) for option in raw_options(raw, where, PLAIN)], where)
         if name in NEVER_A_CHOICE and len(options) > 1:
             raise ValueError(f"{where}: {list(options)} is not allowed; allowed: one value, it is never a choice")

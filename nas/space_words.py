@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from nas.bounded import MOST_YAML_BYTES, said, shown, text_of, yaml_of
 from nas.config import user_path
 from nas.space_extends import extended
 from nas.space_setting import PARTS
@@ -50,14 +51,8 @@ def read_words(path: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any]
     Raises:
         ValueError: unreadable, not YAML, an unknown key, or bad words for what is extended.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot be read: {error}") from None
-    try:
-        words = yaml.load(text, Loader=_UniqueKeysLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"not YAML: {' '.join(str(error).split())}") from None
+    text = text_of(path, MOST_YAML_BYTES)
+    words = yaml_of(text)
     if not isinstance(words, dict):
         raise ValueError(f"a space is a mapping with the keys {', '.join(KEYS)}")
     reject_unknown(words, KEYS, "")
@@ -84,24 +79,9 @@ def reject_unknown(words: Mapping[Any, Any], known: Any, where: str, hint: str =
     """
     for key in words:
         if key not in known:
-            raise ValueError(f"{where}{key}: unknown key; known: {', '.join(known)}{f' ({hint})' if hint else ''}")
-
-
-class _UniqueKeysLoader(yaml.SafeLoader):
-    """The safe loader, which also refuses a key that is written twice instead of taking the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a node."""
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                value = self.construct_object(key)
-                if value in seen:  # 1 and 1.0 are one key, and so are 1 and true
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} is there twice", node.start_mark
-                    )
-                seen.add(value)
-        return super().construct_mapping(node, deep)
+            raise ValueError(
+                f"{where}{said(key)}: unknown key; known: {', '.join(known)}{f' ({hint})' if hint else ''}"
+            )
 
 
 def _shipped() -> Path:
@@ -122,4 +102,4 @@ def _base(raw: Any, path: Path) -> Path:
     if isinstance(raw, str) and raw and (base := path.parent / user_path("extends", raw)).is_file():
         return base.resolve()
     known = ", ".join([*space_names(), *(f"zoo/{name}" for name in zoo_names())])
-    raise ValueError(f"extends: {raw!r} is not allowed; allowed: a file beside {path.name}, or one of {known}")
+    raise ValueError(f"extends: {shown(raw)} is not allowed; allowed: a file beside {path.name}, or one of {known}")

@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nas.command_line import config_to_yaml, make_config
+from nas.bounded import json_line, json_of, shown, text_of
+from nas.command_line import config_to_yaml, make_config, read_settings
 from nas.config import SearchConfig, first_line, user_path
 from nas.files import write_at_once
 from nas.interrupts import interrupt_later
 from nas.trial import Ended, Event, TrialRecord, event_from_dict, event_to_dict, records_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LATEST_S = 1e11  # a time stamp of the year 5000
 RUNS_NAMED = 8  # in an error, the last ones by name
 
 
@@ -134,12 +136,26 @@ class RunStore:
         return self.path.name
 
     def config(self) -> SearchConfig:
-        """The run's configuration."""
-        return make_config({"config": self.path / "config.yaml", "run": self.name})
+        """The run's configuration; no plugin is imported by it.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
+        file = self.path / "config.yaml"
+        settings = read_settings(f"config={file}", file)
+        return make_config({key: value for key, value in settings.items() if key != "resume"} | {"run": self.name})
 
     def space_text(self) -> str:
-        """The search space's file as it was when the run began."""
-        return (self.path / "space.yaml").read_text(encoding="utf-8")
+        """The search space's file as it was when the run began.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        file = self.path / "space.yaml"
+        try:
+            return text_of(file)
+        except ValueError as error:
+            raise ValueError(f"{file} {error}") from None
 
     def environment(self) -> dict[str, Any]:
         """What the run's figures depend on besides its configuration, as it was when the run began.
@@ -147,11 +163,7 @@ class RunStore:
         Raises:
             ValueError: the file is missing or damaged.
         """
-        file = self.path / "environment.json"
-        try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise ValueError(f"{file} cannot be read: {first_line(error)}") from None
+        return _read_json(self.path / "environment.json")
 
     def append(self, *events: Event) -> None:
         """Adds events with the time of day, and has them on disk before it returns."""
@@ -200,8 +212,8 @@ class RunStore:
         events = []
         for number, line in enumerate([*complete, torn] if torn else complete, 1):
             try:
-                words = json.loads(line)
-                events.append((event_from_dict(words), words.get("time")))
+                words = json_line(line)
+                events.append((event_from_dict(words), _time_of_day(words.get("time"))))
             except ValueError as error:
                 if number > len(complete):
                     break
@@ -216,7 +228,7 @@ class RunStore:
         if end == len(content):
             return
         try:
-            event_from_dict(json.loads(content[end:]))
+            event_from_dict(json_line(content[end:].decode("utf-8")))
         except ValueError:
             os.truncate(file, end)  # in place: the disk may be full still
             return
@@ -248,9 +260,16 @@ class RunStore:
         _write_json(self.path / "end.json", {"reason": reason})
 
     def end_reason(self) -> str | None:
-        """Why the search ended, or None while it has not."""
+        """Why the search ended, or None while it has not.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
         file = self.path / "end.json"
-        return json.loads(file.read_text(encoding="utf-8"))["reason"] if file.exists() else None
+        reason = _read_json(file).get("reason") if file.exists() else None
+        if reason is not None and not isinstance(reason, str):
+            raise ValueError(f"{file}: reason: {shown(reason)} is not allowed; allowed: a word")
+        return reason
 
     def point_latest(self) -> None:
         """Makes `runs/latest` point to this run."""
@@ -304,6 +323,26 @@ def check_new(runs_dir: Path, name: str) -> None:
         raise ValueError(f"runs_dir={runs_dir}: 'latest' in it is no link to a run; move it away")
     if (runs_dir / name).exists():
         raise ValueError(f"run={name} exists in {runs_dir}; choose another name, or continue it with resume=true")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """A mapping that was written as JSON.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    try:
+        words = json_of(text_of(file))
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be read: {error}") from None
+    if not isinstance(words, dict):
+        raise ValueError(f"{file} cannot be read: {shown(words)} is not a mapping")
+    return words
+
+
+def _time_of_day(raw: Any) -> float | None:
+    """The seconds that a line's time stamp says, if it is one."""
+    return float(raw) if type(raw) in (int, float) and 0 <= raw < LATEST_S else None
 
 
 def _write_json(file: Path, words: dict[str, Any]) -> None:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from nas.architecture import Architecture, architecture_from_dict
 from nas.block_fields import Value
-from nas.reading import Cost, Reading, reading_from_dict
+from nas.bounded import shown
+from nas.reading import Cost, Reading, count_of, is_number, number_of, reading_from_dict, word_of
 
 EVENT_VERSION = 2
 
@@ -158,21 +158,51 @@ def event_from_dict(words: Any) -> Event:
     """The event that `event_to_dict` wrote down; keys that it does not know (a time stamp) are left out.
 
     Raises:
-        ValueError: another version, an unknown event, or missing values.
+        ValueError: another version, an unknown event, missing values, or values of other types.
     """
     name = words.get("event") if isinstance(words, dict) and words.get("v") == EVENT_VERSION else None
     if not isinstance(name, str) or name not in EVENTS:
-        raise ValueError(f"not an event of version {EVENT_VERSION}: {json.dumps(words)[:200]}")
-    kind = EVENTS[name]
-    values = {field.name: words[field.name] for field in dataclasses.fields(kind) if field.name in words}
+        raise ValueError(f"not an event of version {EVENT_VERSION}: {shown(words)}")
+    kind, values = EVENTS[name], {}
     try:
-        if "state" in values:
-            values["state"] = TrialState(values["state"])
-        if "latency" in values:
-            values["latency"] = reading_from_dict(values["latency"])
+        for field, read in _READERS[name]:
+            if field in words:
+                values[field] = read(field, words[field])
         return kind(**values)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError) as error:  # TypeError: a value is missing
         raise ValueError(f"bad {kind.kind} event: {error}") from None
+
+
+def _choices(field: str, raw: Any) -> dict[str, Value]:
+    fine = type(raw) is dict and all(
+        type(name) is str and (type(value) in (bool, str) or is_number(value)) for name, value in raw.items()
+    )
+    if not fine:
+        raise ValueError(f"{field}: {shown(raw)} is not allowed; allowed: names with numbers, words, true or false")
+    return raw
+
+
+def _mapping(field: str, raw: Any) -> dict[str, Any]:
+    if type(raw) is not dict:
+        raise ValueError(f"{field}: {shown(raw)} is not allowed; allowed: a mapping")
+    return raw
+
+
+# What reads a field of an event, by its type: a record of another person may hold anything.
+_READER: dict[str, Callable[[str, Any], Any]] = {
+    "int": count_of,
+    "float": number_of,
+    "float | None": lambda field, raw: None if raw is None else number_of(field, raw),
+    "str": word_of,
+    "TrialState": lambda _, raw: TrialState(raw),
+    "Reading": lambda _, raw: reading_from_dict(raw),
+    "dict[str, Any]": _mapping,
+    "dict[str, Value]": _choices,
+}
+_READERS = {
+    name: [(field.name, _READER[str(field.type)]) for field in dataclasses.fields(kind)]
+    for name, kind in EVENTS.items()
+}
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ BAD = {
     "a boolean": (STAGE % "stride: yes", ["stages[0].stride: True", "an integer in [1, 8]"]),
     "not a number": (STAGE % "stride: .nan", ["stages[0].stride: nan", "an integer in [1, 8]"]),
     "infinite": (STAGE % "stride: .inf", ["stages[0].stride: inf", "an integer in [1, 8]"]),
-    "a date": (STAGE % "stride: 2020-01-02", ["stages[0].stride: datetime.date(2020, 1, 2)", "an integer in [1, 8]"]),
+    "a date": (STAGE % "stride: 2020-01-02", ["stages[0].stride: '2020-01-02'", "an integer in [1, 8]"]),
     "unknown word": (STAGE % "activation: rleu", ["stages[0].activation: 'rleu'", "relu", "gelu"]),
     "bad option under a block's name": (
         "stages: [{block: [conv, basic], out_channels: 8, basic: {expansion: [1, 99]}}]\n" + HEAD,
@@ -177,7 +177,7 @@ BAD = {
     "not YAML": ("stages: [\n", ["not YAML", "line"]),
     "deep YAML": ("[" * 5000, ["not YAML"]),
     "a tag": ("stages: !!python/object/apply:os.getcwd []\n" + HEAD, ["not YAML", "os.getcwd"]),
-    "an impossible date": ("description: 2020-13-45\n" + HEAD, []),
+    "half a character": ('description: "\\ud800"\n' + HEAD, ["not YAML", "half a character"]),
     "no classifier": ("head: [{block: conv, out_channels: 8}]\n", ["head[0].block", "conv", "classifier"]),
     "classifier in the middle": (
         "stages: [{block: classifier}]\n" + HEAD,

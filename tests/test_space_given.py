@@ -344,10 +344,6 @@ BAD = {
         "choices: {w: [1, 1.0]}\nstages: [{block: conv, out_channels: {given: w, 1: 8}}]\n" + HEAD,
         ["choices.w: [1, 1.0]", "twice"],
     ),
-    "an option that is no scalar": (
-        "choices: {w: [2020-01-01]}\nstages: [{block: conv, out_channels: {given: w, else: 8}}]\n" + HEAD,
-        ["choices.w: datetime.date(2020, 1, 1)", "numbers, words without a slash"],
-    ),
     "an option that is no number": (
         "choices: {w: [1, .nan]}\nstages: [{block: conv, out_channels: {given: w, else: 8}}]\n" + HEAD,
         ["choices.w: nan"],

@@ -18,6 +18,7 @@ from nas.blocks.heads import Auxiliary, Classifier
 from nas.blocks.multi_branch import Dense, Fire, Inception, ShuffleV1, ShuffleV2, Transition
 from nas.blocks.plain import Conv, NormActivation, Pool, Separable, SeriesActivation
 from nas.blocks.residual import Basic, Bottleneck, InvertedResidual, Xception
+from nas.bounded import said, shown
 
 __all__ = [
     "BLOCK_SCHEMAS",
@@ -76,7 +77,7 @@ def block_schema(name: Any) -> type[Block]:
         ValueError: no such block; the message lists the known ones.
     """
     if not isinstance(name, str) or name not in BLOCK_SCHEMAS:
-        raise ValueError(f"block {name!r} is unknown; known: {', '.join(BLOCK_SCHEMAS)}")
+        raise ValueError(f"block {shown(name)} is unknown; known: {', '.join(BLOCK_SCHEMAS)}")
     return BLOCK_SCHEMAS[name]
 
 
@@ -87,12 +88,12 @@ def block_from_dict(words: Any) -> Block:
         ValueError: not a mapping, an unknown block or field, a missing field or a value out of range.
     """
     if not isinstance(words, dict):
-        raise ValueError(f"a block is a mapping with the key 'block', not {words!r}")
+        raise ValueError(f"a block is a mapping with the key 'block', not {shown(words)}")
     schema = block_schema(words.get("block"))
     fields = {key: value for key, value in words.items() if key != "block"}
     for key in fields:
         if key not in rules(schema):
-            raise ValueError(f"{schema.name}.{key} is unknown; known: {', '.join(rules(schema))}")
+            raise ValueError(f"{schema.name}.{said(key)} is unknown; known: {', '.join(rules(schema))}")
     for field in schema.required_fields():
         if field not in fields:
             raise ValueError(f"{schema.name}.{field} is missing; allowed: {rules(schema)[field].allowed}")
