@@ -11,6 +11,7 @@ import moocore
 import numpy as np
 import optuna
 import pandas as pd
+import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
 from nas.block_fields import Value
@@ -20,6 +21,7 @@ from nas.space import Choose
 
 Array = NDArray[np.float64]
 
+MOST_CELLS, MOST_CSV_BYTES = 10_000_000, 200_000_000
 READERS = {".parquet": pd.read_parquet, ".csv": pd.read_csv}
 
 
@@ -116,9 +118,24 @@ def read_table(path: Path) -> pd.DataFrame:
     if path.suffix not in READERS:
         raise ValueError(f"table={path} is not allowed; allowed: a file that ends in {' or '.join(READERS)}")
     try:
+        _check_cells(path)
         return READERS[path.suffix](path)
     except Exception as error:  # pandas hands through whatever its readers raise
         raise ValueError(f"table={path} cannot be read: {first_line(error)}") from None
+
+
+def _check_cells(path: Path) -> None:
+    """Holds the size of a table against what is read: a parquet file of some bytes can hold very many equal rows.
+
+    Raises:
+        ValueError: it is too large.
+    """
+    if path.suffix == ".parquet":
+        stated = parquet.read_metadata(path)
+        if (cells := stated.num_rows * stated.num_columns) > MOST_CELLS:
+            raise ValueError(f"{cells:,} cells are too many; allowed: {MOST_CELLS:,}")
+    elif path.stat().st_size > MOST_CSV_BYTES:
+        raise ValueError(f"it is larger than {MOST_CSV_BYTES:,} bytes")
 
 
 def numbers(table: pd.DataFrame, key: str, column: str) -> Array:

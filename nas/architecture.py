@@ -13,7 +13,7 @@ from typing import Any
 
 from nas.block_fields import Value
 from nas.blocks import Block, Classifier, Reduce, block_from_dict, run_paddings
-from nas.bounded import json_of, said, shown
+from nas.bounded import parse_json, said, shown
 from nas.recipes import train_value
 
 SCHEMA_VERSION = 1
@@ -201,7 +201,7 @@ def architecture_from_json(text: str) -> Architecture:
     Raises:
         ValueError: not JSON, or not an architecture.
     """
-    return architecture_from_dict(json_of(text))
+    return architecture_from_dict(parse_json(text))
 
 
 def _blocks(words: list[Any], where: str) -> tuple[Block, ...]:

@@ -27,7 +27,7 @@ TIMESTAMP_TAG = "tag:yaml.org,2002:timestamp"
 EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*)([.][0-9_]*)?[eE][-+]?[0-9]+$")  # YAML 1.1 knows no 1e-3
 
 
-def text_of(file: Path, most_bytes: int = MOST_BYTES) -> str:
+def read_text(file: Path, most_bytes: int = MOST_BYTES) -> str:
     """The text of a file, UTF-8.
 
     Raises:
@@ -48,7 +48,15 @@ def text_of(file: Path, most_bytes: int = MOST_BYTES) -> str:
         raise ValueError(f"is not text in UTF-8: byte {error.start}") from None
 
 
-def yaml_of(text: str) -> Any:
+def is_file(file: Path) -> bool:
+    """Whether a path that anybody may have written is that of a regular file."""
+    try:
+        return file.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def parse_yaml(text: str) -> Any:
     """What a YAML text says.
 
     Tags are refused, aliases and merges are not: what they stand for counts as if it were written out.
@@ -70,7 +78,7 @@ def yaml_of(text: str) -> Any:
         raise ValueError(f"not YAML: {_reason(error)}") from None
 
 
-def json_of(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """What a JSON text says.
 
     Raises:
@@ -91,8 +99,8 @@ def json_of(text: str) -> Any:
     return value
 
 
-def json_line(text: str) -> Any:
-    """What a line of many says: as `json_of`, in half the time.
+def parse_json_line(text: str) -> Any:
+    """What a line of many says: as `parse_json`, in half the time.
 
     Infinite numbers are let through, since programs of ours write them, and so is any depth that Python can read: who
     reads lines looks at the type of all that is kept.
@@ -107,6 +115,12 @@ def json_line(text: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {_reason(error)}") from None
     return value
+
+
+def nodes_of(value: Any) -> int:
+    """The values that a value is made of, itself included; what is there twice is counted twice."""
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return 1 + sum(map(nodes_of, parts))
 
 
 def shown(value: Any) -> str:

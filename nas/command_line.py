@@ -14,7 +14,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nas.bounded import MOST_YAML_BYTES, one_line, said, shown, text_of, yaml_of
+from nas.bounded import MOST_YAML_BYTES, one_line, parse_yaml, read_text, said, shown
 from nas.config import SearchConfig, first_line, user_path
 from nas.config_fields import allowed_values, leaves, path_of, validate
 from nas.exhausted import out_of_memory, out_of_space
@@ -28,6 +28,8 @@ LONGEST_ERROR = 4000  # characters; some list all that is known
 
 # Names that belong to one run and are not taken over when its config.yaml is run again.
 OF_ONE_RUN = ("run", "resume")
+# Beginnings of keys that are not taken over from a run, which another person may have made.
+OF_THE_PERSON = ("limits.",)
 
 
 def settings_from_words(words: Sequence[str], schema: type[Any] = SearchConfig) -> dict[str, Any]:
@@ -147,7 +149,7 @@ def parse_value(key: str, text: str, schema: type[Any] = SearchConfig) -> Any:
     if kind.startswith("str"):
         return text
     try:
-        return yaml_of(text)
+        return parse_yaml(text)
     except ValueError as error:
         wanted = f"; allowed: {_wanted(known[key][0])}" if key in known else ""
         raise ValueError(f"{said(key)}={said(text)} is not allowed: {error}{wanted}") from None
@@ -184,7 +186,7 @@ def read_settings(what: str, file: Path) -> dict[str, Any]:
         ValueError: no such file, or not a mapping.
     """
     try:
-        loaded = yaml_of(text_of(file, MOST_YAML_BYTES))
+        loaded = parse_yaml(read_text(file, MOST_YAML_BYTES))
     except ValueError as error:
         raise ValueError(f"{what} cannot be read: {error}") from None
     if not isinstance(loaded, dict):

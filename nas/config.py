@@ -75,6 +75,16 @@ class ConstraintsConfig:
 
 
 @dataclass(frozen=True)
+class LimitsConfig:
+    """What is refused before anything of it is built: files of other people may ask for more than memory holds."""
+
+    params: int = key(
+        1_000_000_000, "most parameters that a network may have, fused or while it trains", low=1, high=10**15
+    )
+    depth: int = key(1000, "most blocks that a network may have", "blocks", low=1, high=100_000)
+
+
+@dataclass(frozen=True)
 class TrialsConfig:
     """How trials share the machine."""
 
@@ -157,6 +167,7 @@ class JobConfig(SourceConfig):
     weights: str | None = key(None, "file of weights to start from (torchvision's, ours), for a space of one network")
     train: TrainOverrides = field(default_factory=TrainOverrides)
     latency: LatencyConfig = field(default_factory=LatencyConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
 
 @dataclass(frozen=True)
@@ -243,6 +254,7 @@ class DescribeConfig:
     csv: str | None = key(None, "file for the table, with every figure of both forms; one of that name is replaced")
     plugins: list[str] = key([], "modules that are imported first, and may add blocks")
     latency: TableConfig = field(default_factory=TableConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
 
 def image_shape(text: str) -> tuple[int, int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,15 @@ from rich.console import Console
 
 from nas.architecture import Architecture
 from nas.both_forms import BothForms, Shape, both_forms, last_map, strides_dropped
+from nas.bounded import parse_json, read_text, said
 from nas.config import DescribeConfig, first_line, image_shape, user_path
 from nas.data import load_data_of
 from nas.files import write_at_once
 from nas.forms_table import LEGEND, as_table, lines_of, short, side_of, text_of
 from nas.latency.table import read_table
+from nas.networks.bounds import check_limits
 from nas.networks.merging import MergePlan
-from nas.plugins import import_plugins
+from nas.plugins import check_said, import_plugins
 from nas.space_file import load_space, space_names, zoo_names
 from nas.store import RunStore, run_and_trial
 from nas.trained import architecture_named, trial_of
@@ -96,13 +97,14 @@ def describe(config: DescribeConfig) -> Described:
     import_plugins(config.plugins)
     table = None if config.latency.table is None else read_table(user_path("latency.table", config.latency.table))
     if (named := run_and_trial(config.arch)) is not None:  # whose architectures may have blocks of its plugins
-        import_plugins(RunStore.open(named[0]).config().plugins)
+        check_said(RunStore.open(named[0]).config().plugins, config.plugins, f"arch={config.arch}")
     trial = trial_of(config.arch)
     try:
         arch = architecture_named(config.arch, config.seed) if trial is None else trial[1].architecture
     except OSError as error:  # a name that no file can have
         raise ValueError(f"arch={config.arch} cannot be read: {first_line(error)}") from None
     stated = _stated(config, config.arch, trial)
+    check_limits(arch, stated.num_classes, stated.input_shape, config.limits)
     forms = both_forms(arch, stated.num_classes, stated.input_shape, config.merge or stated.plan, table)
     return Described(arch, stated.input_shape, stated.num_classes, forms, None if trial is None else trial[1])
 
@@ -179,9 +181,9 @@ def _of_source(source: str) -> Stated:
 
 def _of_model(metrics: Path) -> Stated:
     try:
-        words = json.loads(metrics.read_text(encoding="utf-8"))
-        _, channels, height, width = words["input"]["shape"]
+        words = parse_json(read_text(metrics))
+        _, *sizes = words["input"]["shape"]
         plan = MergePlan(tuple(tuple(segment) for segment in words["merged"]))
-        return Stated((int(channels), int(height), int(width)), len(words["classes"]), plan)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Stated(image_shape("x".join(map(said, sizes))), len(words["classes"]), plan)
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{metrics} is not that of an exported model: {first_line(error)}") from None

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from nas.array_search import check_settings, search_arrays
+from nas.command_line import make_config
 from nas.config import user_path
 from nas.data import load_data_of
 from nas.exporting.export_run import export_run
@@ -201,7 +202,9 @@ class NASClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         run, trial = str(self._store().path), str(self.best_trial_)
         names = [formats] if isinstance(formats, str) else list(formats)
-        config = ExportConfig(run=run, trial=trial, out=str(out), formats=names)
+        searched = make_config({} if self.settings is None else dict(self.settings))
+        plugins, limits = searched.plugins, searched.limits
+        config = ExportConfig(run=run, trial=trial, out=str(out), formats=names, plugins=plugins, limits=limits)
         return export_run(config, print if self.verbose else lambda line: None)[0]
 
     def _search_settings(self) -> dict[str, Any]:

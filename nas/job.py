@@ -13,13 +13,14 @@ from torch import nn
 
 import nas
 from nas.architecture import Architecture
-from nas.config import JobConfig, LatencyConfig, user_path
+from nas.config import JobConfig, LatencyConfig, LimitsConfig, user_path
 from nas.cost import size
 from nas.data import ImageData, ImageSet, load_data_of
 from nas.latency.conditions import Conditions, Instrument, conditions
 from nas.latency.lane import Lane
 from nas.latency.machine import device_named, lane_of
 from nas.latency.meter import MeasuringNode, Meter
+from nas.networks.bounds import check_limits
 from nas.networks.builder import build
 from nas.networks.onnx_file import OnnxNetwork
 from nas.networks.quantized import quantize
@@ -53,6 +54,7 @@ class Job:
         timed_device: fingerprint of the device that latencies are of; None takes any.
         metric: what accuracy is taken of (`nas.training.evaluation.METRICS`).
         teacher: network that trainings distil from.
+        limits: how large a network may be.
     """
 
     data: ImageData
@@ -67,13 +69,24 @@ class Job:
     timed_device: str | None = None
     metric: str = "accuracy"
     teacher: nn.Module | None = None
+    limits: LimitsConfig = LimitsConfig()
+
+    def check(self, arch: Architecture) -> None:
+        """Holds an architecture against the limits, before anything of it is built.
+
+        Raises:
+            AboveLimits: it is larger than they allow.
+            ValueError: it cannot be built for this job's images.
+        """
+        check_limits(arch, self.data.num_classes, self.data.input_shape, self.limits)
 
     def build(self, arch: Architecture) -> nn.Module:
         """The train form of an architecture for this job's images, on its device, as its training begins.
 
         Raises:
-            ValueError: `weights` does not fit.
+            ValueError: it is above the limits, or `weights` does not fit.
         """
+        self.check(arch)
         torch.manual_seed(training_seed(self.seed, arch))
         recipe = self.recipe(arch)
         regular = with_dropout(arch, recipe.dropout, recipe.drop_path)
@@ -193,7 +206,7 @@ def make_job(config: JobConfig, constraints: tuple[Constraint, ...] = (), timeou
         raise ValueError(
             f"train.teacher_weights={given.teacher_weights} needs train.teacher=zoo/NAME or torchvision/NAME"
         )
-    teacher = load_teacher(given.teacher, given.teacher_weights, data) if given.teacher else None
+    teacher = load_teacher(given.teacher, given.teacher_weights, data, config.limits) if given.teacher else None
     check_recipe(make_recipe(data.kind, {}, given), data, device)
     weights = user_path("weights", config.weights).absolute() if config.weights else None
     return Job(
@@ -208,6 +221,7 @@ def make_job(config: JobConfig, constraints: tuple[Constraint, ...] = (), timeou
         weights,
         metric=config.metric,
         teacher=teacher,
+        limits=config.limits,
     )
 
 

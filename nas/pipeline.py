@@ -26,6 +26,7 @@ from nas.exhausted import out_of_memory, out_of_space
 from nas.job import Job, training_seed
 from nas.latency.lane import Lane
 from nas.latency.meter import Merged, Meter, reading_of
+from nas.limits import AboveLimits
 from nas.networks.builder import build
 from nas.networks.fusing import fuse
 from nas.networks.merging import MergePlan, apply_merges
@@ -114,6 +115,11 @@ def _judge(
 ) -> Events:
     lane = meter.lane
     check_time = deadline(job.timeout_s, lambda: lane.waited_s)
+    try:
+        job.check(arch)
+    except AboveLimits as error:
+        yield Ended(trial, TrialState.INFEASIBLE, str(error))
+        return
     cost, shipped, spent_s = price(arch, job, known, meter)
     yield Priced(trial, cost.params, cost.macs, cost.latency, *spent_s, cost.peak_memory_mb)
     broken = broken_constraint(cost, job.constraints)

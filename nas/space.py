@@ -126,7 +126,10 @@ class SearchSpace:
 
     def encode(self, arch: Architecture) -> dict[str, Value] | None:
         """Choices that make `arch`, or None if the space does not contain it."""
-        of_blocks = encoding_of(arch.blocks, self.stages, self.shared)
+        try:
+            of_blocks = encoding_of(arch.blocks, self.stages, self.shared)
+        except RecursionError:
+            raise ValueError(f"space {self.name} has too many choices that depend on one another") from None
         of_train = train_encoding_of(arch.train, self.train)
         return None if of_blocks is None or of_train is None else of_blocks | of_train
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 
 from nas.block_fields import Value
 from nas.blocks import Block, block_schema, rules
 from nas.choice import Choice
 from nas.space import SearchSpace
+from nas.space_weight import Steps
 from nas.stage import Stage
 
 Bound = tuple[tuple[str, Value], ...]  # shared choices that are made, by name
@@ -37,16 +39,23 @@ def check_cases(space: SearchSpace) -> None:
     Raises:
         ValueError: a case is missing; the message names the place in the file, the choice and its value.
     """
+    steps = Steps("tell whether a case is missing")
     for stage in space.stages:
         settings = [(choice, name) for name, fields in stage.settings.items() for choice in fields.values()]
         for choice, name in [(stage.depth, None), (stage.block, None), *settings]:
             for value in space.shared[choice.given] if choice.given else ():
+                steps.take(_ways(space, {c.given for c in (stage.depth, stage.block) if c.given}), stage.where)
                 made = {str(choice.given): value}
                 if choice.under(made) is None and (choice is stage.depth or _can_be(name, stage, made, space)):
                     raise ValueError(
                         f"{stage.where}.{choice.key}: there is no case for {choice.given}: {value}; "
                         "allowed: a case for each value at which the setting is asked for, or else"
                     )
+
+
+def _ways(space: SearchSpace, names: Iterable[str]) -> int:
+    """Ways to make shared choices."""
+    return math.prod(len(space.shared[name]) for name in names)
 
 
 def _can_be(name: str | None, stage: Stage, made: Mapping[str, Value], space: SearchSpace) -> bool:
@@ -72,15 +81,17 @@ def check_channels(space: SearchSpace) -> None:
     """
     shaping = [{c.given for c in (stage.depth, stage.block, *_shapes(stage)) if c.given} for stage in space.stages]
     arriving: dict[Bound, set[int]] = {(): {1, 3}}
+    steps = Steps("tell whether channels fit")
     for i, stage in enumerate(space.stages):
         later = set().union(*shaping[i + 1 :])
         leaving: dict[Bound, set[int]] = {}
         for bound, channels in arriving.items():
             names = sorted(shaping[i] - dict(bound).keys())
+            steps.take(_ways(space, names), stage.where)
             for values in itertools.product(*(space.shared[name] for name in names)):
                 made = {**dict(bound), **dict(zip(names, values, strict=True))}
                 kept = tuple(sorted((name, value) for name, value in made.items() if name in later))
-                leaving.setdefault(kept, set()).update(_leaving(stage.resolve(made), channels))
+                leaving.setdefault(kept, set()).update(_leaving(stage.resolve(made), channels, steps))
         arriving = leaving
 
 
@@ -97,16 +108,17 @@ def _shape_fields(stage: Stage, name: str) -> dict[str, Choice]:
     return {f: choice for f, choice in stage.settings[name].items() if known[f].shapes or f in required}
 
 
-def _leaving(stage: Stage, arriving: set[int]) -> set[int]:
+def _leaving(stage: Stage, arriving: set[int], steps: Steps) -> set[int]:
     """The channel counts that may leave a resolved stage."""
     depths = set(map(int, stage.depth.options))
     leaving = set(arriving) if 0 in depths else set()
-    for blocks in _block_sets(stage) if max(depths) > 0 else ():
+    for blocks in _block_sets(stage, steps) if max(depths) > 0 else ():
         known: list[tuple[Block, dict[int, int]]] = [(block, {}) for block in blocks]
         channels = arriving
         for depth in range(1, max(depths) + 1):
             before, channels = channels, set()
             for block, passed in known:
+                steps.take(len(before), stage.where)
                 passed.update({count: _through(stage, block, count) for count in before - passed.keys()})
                 channels.update(passed[count] for count in before)
             if depth in depths or channels == before:
@@ -124,7 +136,7 @@ def _through(stage: Stage, block: Block, in_channels: int) -> int:
     return block.output_channels(in_channels)
 
 
-def _block_sets(stage: Stage) -> Iterator[list[Block]]:
+def _block_sets(stage: Stage, steps: Steps) -> Iterator[list[Block]]:
     """For each way to make a resolved stage's own choices, the blocks that may stand anywhere in it."""
     for names in [list(stage.settings)] if stage.block.per_block else [[name] for name in stage.settings]:
         shapes = {name: _shape_fields(stage, name) for name in names}
@@ -134,6 +146,7 @@ def _block_sets(stage: Stage) -> Iterator[list[Block]]:
             blocks = []
             for name, fields in shapes.items():
                 options = [made.get(choice.key, choice.options) for choice in fields.values()]
+                steps.take(math.prod(map(len, options)), stage.where)
                 blocks += [
                     block_schema(name)(**dict(zip(fields, combination, strict=True)))
                     for combination in itertools.product(*options)

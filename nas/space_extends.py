@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.blocks import BLOCK_SCHEMAS, rules
-from nas.bounded import said, shown
-from nas.space_setting import PARTS, raw_options, raw_section, same_option
+from nas.bounded import MOST_NODES, nodes_of, said, shown
+from nas.space_setting import PARTS, option_key, raw_options, raw_section
 
 Words = dict[str, Any]
 
@@ -65,6 +65,8 @@ def _changed_part(part: str, base: Any, changes: dict[Any, Any], choices: Words)
                 f"{'' if number == 'all' else ', or null, which removes the template'}"
             )
     everywhere = changes.get("all", {})
+    if (written := len(base) * nodes_of(everywhere)) > MOST_NODES:
+        raise ValueError(f"{part}.all: {written:,} values in all templates are not allowed; allowed: {MOST_NODES:,}")
     left, known_somewhere = [], {}
     for number, template in enumerate(base, start=1):
         change = changes.get(number, {})
@@ -111,26 +113,27 @@ def _block_names(block: Any, choices: Words) -> list[str]:
     return [name for name in listed if isinstance(name, str) and name in BLOCK_SCHEMAS]
 
 
-def _gone(base: Words, choices: Words) -> dict[str, list[Any]]:
-    """By name, the options that a choice no longer has."""
+def _gone(base: Words, choices: Words) -> dict[str, set[Any]]:
+    """By name, the keys of options that a choice no longer has."""
     gone = {}
     for name in base.keys() & choices.keys():
         before, now = (raw_options(words[name], f"choices.{name}") for words in (base, choices))
-        gone[name] = [option for option in before if not any(same_option(option, each) for each in now)]
+        kept = set(map(option_key, now))
+        gone[name] = {key for key in map(option_key, before) if key not in kept}
     return gone
 
 
-def _without_cases(words: Any, gone: Mapping[str, list[Any]]) -> Any:
+def _without_cases(words: Any, gone: Mapping[str, set[Any]]) -> Any:
     """Words without the cases of options that are gone."""
     if isinstance(words, list):
         return [_without_cases(each, gone) for each in words]
     if not isinstance(words, dict):
         return words
-    never = gone.get(str(words.get("given")), [])
+    never = gone.get(str(words.get("given")), ())
     return {
         key: _without_cases(value, gone)
         for key, value in words.items()
-        if key in ("given", "else") or not any(same_option(key, option) for option in never)
+        if key in ("given", "else") or option_key(key) not in never
     }
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from nas.architecture import Architecture, architecture_from_json
 from nas.block_fields import FieldRule, Value
 from nas.blocks import BLOCK_SCHEMAS, block_schema, rules
-from nas.bounded import one_line, said, shown, text_of
+from nas.bounded import one_line, read_text, said, shown
 from nas.choice import Choice
 from nas.space import SearchSpace
 from nas.space_check import check_cases, check_channels, check_head
@@ -68,7 +68,7 @@ def load_architecture(source: str | Path) -> Architecture:
     path = Path(text)
     if path.suffix == ".json":
         try:
-            return architecture_from_json(text_of(path))
+            return architecture_from_json(read_text(path))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
     known = zoo_names()
@@ -111,6 +111,7 @@ def _parse_space(words: Mapping[str, Any], path: Path, text: str) -> SearchSpace
     check_head(space)
     check_cases(space)
     check_channels(space)
+    assert space.size > 0  # which refuses what cannot be counted
     return space
 
 
@@ -136,10 +137,11 @@ def _parse_published(words: Any) -> dict[str, Any]:
         if key == "note":
             good, allowed = isinstance(raw, str), "words"
         elif key == "input_shape":
-            good = isinstance(raw, list) and len(raw) == 3 and all(map(_is_count, raw))
+            good = isinstance(raw, list) and len(raw) == 3 and all(_is_count(side) and side < 100_000 for side in raw)
             allowed = "[channels, height, width], whole numbers above 0"
         else:
-            good, allowed = _is_count(raw), "a whole number above 0"
+            good = _is_count(raw) and (key != "num_classes" or raw <= 1_000_000)
+            allowed = "a whole number above 0"
         if not good:
             raise ValueError(f"published.{key}: {shown(raw)} is not allowed; allowed: {allowed}")
         figures[key] = tuple(raw) if isinstance(raw, list) else raw
@@ -147,7 +149,7 @@ def _parse_published(words: Any) -> dict[str, Any]:
 
 
 def _is_count(raw: Any) -> bool:
-    return type(raw) is int and raw > 0
+    return type(raw) is int and 0 < raw < 10**18
 
 
 def _parse_stage(words: Any, where: str, prefix: str, part: str, shared: Mapping[str, tuple[Value, ...]]) -> Stage:

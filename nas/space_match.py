@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from nas.block_fields import Value
 from nas.blocks import Block
 from nas.choice import Choice, Shared
+from nas.space_weight import Steps
 from nas.stage import Stage
 
 Demand = tuple[Choice, int, Value]  # a setting, the block's place in its stage, the value that it has to have
@@ -14,12 +15,14 @@ Demand = tuple[Choice, int, Value]  # a setting, the block's place in its stage,
 
 def encoding_of(blocks: tuple[Block, ...], stages: tuple[Stage, ...], shared: Shared) -> dict[str, Value] | None:
     """The choices under which `stages` make `blocks`, or None. `blocks` are divided by trying every depth."""
+    steps = Steps("find those that make an architecture")
     dead: set[tuple[int, int, frozenset[tuple[str, Value]]]] = set()
     needed: list[set[str]] = [{c.given for c in stage.choices() if c.given} for stage in stages]
     for i in reversed(range(len(stages) - 1)):
         needed[i] |= needed[i + 1]
 
     def search(i: int, start: int, bound: dict[str, Value]) -> dict[str, Value] | None:
+        steps.take(1, "the space")
         if i == len(stages):
             return bound if start == len(blocks) else None
         # What is bound matters to later stages only where they refer to it.
@@ -28,7 +31,7 @@ def encoding_of(blocks: tuple[Block, ...], stages: tuple[Stage, ...], shared: Sh
             return None
         for depth in map(int, stages[i].depth.options):
             demands = _demands(stages[i], blocks[start : start + depth]) if start + depth <= len(blocks) else None
-            for extended in _ways(stages[i].name, demands, bound, shared) if demands else ():
+            for extended in _ways(stages[i].name, demands, bound, shared, steps) if demands else ():
                 found = search(i + 1, start + depth, extended)
                 if found is not None:
                     return found
@@ -70,13 +73,16 @@ def _demands(stage: Stage, run: tuple[Block, ...]) -> list[Demand] | None:
     return sorted(demands, key=lambda demand: demand[0].given is not None)
 
 
-def _ways(stage: str, demands: list[Demand], bound: dict[str, Value], shared: Shared) -> Iterator[dict[str, Value]]:
+def _ways(
+    stage: str, demands: list[Demand], bound: dict[str, Value], shared: Shared, steps: Steps
+) -> Iterator[dict[str, Value]]:
     """`bound` with the choices that meet the demands, in every way that the shared choices they need can be made."""
+    steps.take(1, stage)
     bound = dict(bound)
     for done, (choice, i, value) in enumerate(demands):
         if choice.given and choice.given not in bound:
             for option in shared[choice.given]:
-                yield from _ways(stage, demands[done:], {**bound, choice.given: option}, shared)
+                yield from _ways(stage, demands[done:], {**bound, choice.given: option}, shared, steps)
             return
         case = choice.under(bound)
         if case is None or value not in case.options or bound.get(case.name(stage, i), value) != value:

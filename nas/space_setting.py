@@ -106,20 +106,21 @@ def distinct(options: list[Any], where: str) -> tuple[Value, ...]:
     return tuple(options)
 
 
-def same_option(word: Any, option: Value) -> bool:
-    """Whether a word of a file means this option: 1 and 1.0 are one, 1 and true are not; null means none."""
-    return ("none" if word is None else word) == option and isinstance(word, bool) == isinstance(option, bool)
+def option_key(word: Any) -> tuple[Any, bool]:
+    """What words of a file have in common that mean one option: 1 and 1.0 do, 1 and true do not; null means none."""
+    return ("none" if word is None else word, isinstance(word, bool))
 
 
 def _given(raw: dict[Any, Any], rule: FieldRule, key: str, at: str, shared: Shared) -> Choice:
     """A setting with a case for each value of a shared choice."""
     name = _shared_name(raw["given"], "given", at, shared)
     listed = ", ".join(map(_label, shared[name]))
+    known = {option_key(option): option for option in shared[name]}
     cases: dict[Value, Choice] = {}
     for word in raw:
         if word in ("given", "else"):
             continue
-        option = next((option for option in shared[name] if same_option(word, option)), None)
+        option = known.get(option_key(word))
         if option is None:
             raise ValueError(f"{at}: {name} is never {shown(word)}; allowed: {listed}, else")
         if option in cases:

@@ -9,11 +9,13 @@ from typing import Any
 
 import yaml
 
-from nas.bounded import MOST_YAML_BYTES, said, shown, text_of, yaml_of
+from nas.bounded import MOST_YAML_BYTES, is_file, parse_yaml, read_text, said, shown
 from nas.config import user_path
 from nas.space_extends import extended
 from nas.space_setting import PARTS
+from nas.space_weight import check_weight
 
+MOST_EXTENDED = 10  # files one after another
 KEYS = ("extends", "description", "source", "published", "choices", "train", *PARTS)
 
 
@@ -36,7 +38,7 @@ def find_space(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     if path := _shipped_file(text):
         return path
-    if text and (path := user_path("space", text)).is_file():
+    if text and is_file(path := user_path("space", text)):
         return path.resolve()
     raise ValueError(f"space={text}: no such space or file; known: {', '.join(space_names())}, or a path to a YAML")
 
@@ -51,14 +53,17 @@ def read_words(path: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any]
     Raises:
         ValueError: unreadable, not YAML, an unknown key, or bad words for what is extended.
     """
-    text = text_of(path, MOST_YAML_BYTES)
-    words = yaml_of(text)
+    text = read_text(path, MOST_YAML_BYTES)
+    words = parse_yaml(text)
     if not isinstance(words, dict):
         raise ValueError(f"a space is a mapping with the keys {', '.join(KEYS)}")
     reject_unknown(words, KEYS, "")
+    check_weight(words)
     if "extends" not in words:
         return words, text
     chain = (*above, path.resolve())
+    if len(chain) > MOST_EXTENDED:
+        raise ValueError(f"extends: a chain of more than {MOST_EXTENDED} files is not allowed")
     base_path = _base(words["extends"], path)
     if base_path.resolve() in chain:
         circle = (*chain[chain.index(base_path.resolve()) :], base_path)
@@ -68,6 +73,7 @@ def read_words(path: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any]
     except ValueError as error:
         raise ValueError(f"extends: {base_path}: {error}") from None
     words = extended(base, words)
+    check_weight(words)
     return words, yaml.safe_dump(words, sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -99,7 +105,11 @@ def _base(raw: Any, path: Path) -> Path:
     text = str(raw)
     if base := _shipped_file(text):
         return base
-    if isinstance(raw, str) and raw and (base := path.parent / user_path("extends", raw)).is_file():
-        return base.resolve()
+    if isinstance(raw, str) and raw and (base := path.parent / user_path("extends", raw)) and is_file(base):
+        if base.resolve().is_relative_to(path.parent.resolve()):
+            return base.resolve()
+        raise ValueError(
+            f"extends: {shown(raw)} is not allowed; allowed: a file beside {path.name}, or in a folder there"
+        )
     known = ", ".join([*space_names(), *(f"zoo/{name}" for name in zoo_names())])
     raise ValueError(f"extends: {shown(raw)} is not allowed; allowed: a file beside {path.name}, or one of {known}")

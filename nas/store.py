@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nas.bounded import json_line, json_of, shown, text_of
+from nas.bounded import parse_json, parse_json_line, read_text, shown
 from nas.command_line import config_to_yaml, make_config, read_settings
 from nas.config import SearchConfig, first_line, user_path
 from nas.files import write_at_once
@@ -69,7 +69,8 @@ class RunStore:
         Raises:
             ValueError: another driver has the run.
         """
-        with (self.path / ".lock").open("w") as file:
+        lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with os.fdopen(lock, "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -88,11 +89,30 @@ class RunStore:
         return False
 
     def reopen(self, config: SearchConfig) -> None:
-        """Makes a run that had ended ready to go on under `config`."""
+        """Makes a run that had ended ready to go on under `config`.
+
+        Raises:
+            ValueError: see `check_links`.
+        """
+        self.check_links()
         self.mend()
         write_at_once(self.path / "config.yaml", config_to_yaml(config))
         (self.path / "end.json").unlink(missing_ok=True)
         self.point_latest()
+
+    def check_links(self) -> None:
+        """Holds that no link is in the folder, which another person may have made: what is written stays in it.
+
+        Raises:
+            ValueError: one is.
+        """
+        for folder, folders, files in os.walk(self.path):
+            for name in (*folders, *files):
+                if os.path.islink(link := os.path.join(folder, name)):  # noqa: PTH114, PTH118  # a run has many files
+                    raise ValueError(
+                        f"run={self.name}: {Path(link).relative_to(self.path)} is a link to {os.readlink(link)}; "  # noqa: PTH115
+                        "allowed: a run's folder without links, since files are written and removed there"
+                    )
 
     def discard_if_empty(self) -> None:
         """Removes a run in which nothing has happened yet: what failed before its first event is not kept."""
@@ -153,7 +173,7 @@ class RunStore:
         """
         file = self.path / "space.yaml"
         try:
-            return text_of(file)
+            return read_text(file)
         except ValueError as error:
             raise ValueError(f"{file} {error}") from None
 
@@ -212,7 +232,7 @@ class RunStore:
         events = []
         for number, line in enumerate([*complete, torn] if torn else complete, 1):
             try:
-                words = json_line(line)
+                words = parse_json_line(line)
                 events.append((event_from_dict(words), _time_of_day(words.get("time"))))
             except ValueError as error:
                 if number > len(complete):
@@ -228,7 +248,7 @@ class RunStore:
         if end == len(content):
             return
         try:
-            event_from_dict(json_line(content[end:].decode("utf-8")))
+            event_from_dict(parse_json_line(content[end:].decode("utf-8")))
         except ValueError:
             os.truncate(file, end)  # in place: the disk may be full still
             return
@@ -332,7 +352,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         ValueError: it is missing or damaged.
     """
     try:
-        words = json_of(text_of(file))
+        words = parse_json(read_text(file))
     except ValueError as error:
         raise ValueError(f"{file} cannot be read: {error}") from None
     if not isinstance(words, dict):

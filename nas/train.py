@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from nas.command_line import exit_code, make, settings_from_words, table_of_keys
+from nas.command_line import OF_THE_PERSON, exit_code, make, settings_from_words, table_of_keys
 from nas.config import TrainCommandConfig
 from nas.config_fields import leaves
+from nas.plugins import check_said
 from nas.recipes import recipes_text
 from nas.store import RunStore, run_and_trial
 
@@ -46,8 +47,10 @@ def _with_run(settings: dict[str, Any]) -> dict[str, Any]:
     if named is None:
         return settings
     known = set(leaves(TrainCommandConfig())) - {"latency.calibration"}  # a network by itself is measured
+    searched = RunStore.open(named[0]).config()
+    check_said(searched.plugins, settings.get("plugins"), f"arch={settings['arch']}")
     return {
-        key: value for key, (_, value) in leaves(RunStore.open(named[0]).config()).items() if key in known
+        key: value for key, (_, value) in leaves(searched).items() if key in known and not key.startswith(OF_THE_PERSON)
     } | settings
 
 

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from nas.architecture import Architecture
-from nas.config import first_line, user_path
+from nas.config import LimitsConfig, first_line, user_path
 from nas.data import ImageData
 from nas.deploy import load_deployed
+from nas.networks.bounds import check_limits
 from nas.networks.builder import build
-from nas.networks.weights import load_weights
+from nas.networks.weights import check_unpacked, load_weights
 from nas.recipes import TrainOverrides
 from nas.space_file import load_architecture, load_space, space_names, zoo_names
 from nas.store import RunStore, run_and_trial
@@ -52,18 +53,24 @@ def with_anchored_teacher(given: TrainOverrides) -> TrainOverrides:
     return dataclasses.replace(given, **found)
 
 
-def load_teacher(spec: str, weights: str | None, data: ImageData) -> nn.Module:
+def load_teacher(
+    spec: str,
+    weights: str | None,
+    data: ImageData,
+    limits: LimitsConfig = LimitsConfig(),  # noqa: B008 (it is frozen)
+) -> nn.Module:
     """A trained network to distil from, in eval mode: normalized images (N, C, H, W) to logits (N, classes).
 
     Args:
         spec: a folder that nas.train wrote, RUN:TRIAL, zoo/NAME or torchvision/NAME.
         weights: file of weights; for the last two.
         data: the images that it is to teach.
+        limits: how large it may be.
 
     Raises:
         ValueError: there is no such network, its weights cannot be read, or it has other classes.
     """
-    teacher = _load(spec, user_path("train.teacher_weights", weights) if weights else None, data).eval()
+    teacher = _load(spec, user_path("train.teacher_weights", weights) if weights else None, data, limits).eval()
     try:
         with torch.no_grad():
             logits = teacher(torch.zeros(2, *data.input_shape))
@@ -78,7 +85,7 @@ def load_teacher(spec: str, weights: str | None, data: ImageData) -> nn.Module:
     return teacher.requires_grad_(False)
 
 
-def _load(spec: str, weights: Path | None, data: ImageData) -> nn.Module:
+def _load(spec: str, weights: Path | None, data: ImageData, limits: LimitsConfig) -> nn.Module:
     folder = user_path("train.teacher", spec)
     of_run = None if folder.is_dir() else trial_of(spec)
     kind, _, name = spec.partition("/")
@@ -88,9 +95,12 @@ def _load(spec: str, weights: Path | None, data: ImageData) -> nn.Module:
                 f"train.teacher_weights={weights} is not allowed with train.teacher={spec}: it has its own"
             )
         if of_run is None:
-            return _deployed(load_architecture(folder / "architecture.json"), folder / "model.safetensors", data)
-        store, record = of_run
-        return _deployed(record.architecture, store.weights_file(record.trial), data)
+            arch, file = load_architecture(folder / "architecture.json"), folder / "model.safetensors"
+        else:
+            store, record = of_run
+            arch, file = record.architecture, store.weights_file(record.trial)
+        check_limits(arch, data.num_classes, data.input_shape, limits)
+        return load_deployed(arch, file, data.num_classes, data.input_shape)[0]
     if kind not in ("zoo", "torchvision"):
         raise ValueError(f"train.teacher={spec} is not there; allowed: {WAYS}")
     if weights is None:
@@ -103,10 +113,6 @@ def _load(spec: str, weights: Path | None, data: ImageData) -> nn.Module:
     return _of_torchvision(name, weights, data.num_classes)
 
 
-def _deployed(arch: Architecture, weights: Path, data: ImageData) -> nn.Module:
-    return load_deployed(arch, weights, data.num_classes, data.input_shape)[0]
-
-
 def _of_torchvision(name: str, weights: Path, num_classes: int) -> nn.Module:
     from torchvision import models
 
@@ -114,6 +120,7 @@ def _of_torchvision(name: str, weights: Path, num_classes: int) -> nn.Module:
         known = ", ".join(models.list_models(module=models))
         raise ValueError(f"train.teacher=torchvision/{name} is unknown; known: {known}")
     try:
+        check_unpacked(weights)
         state = torch.load(weights, map_location="cpu", weights_only=True)
         network = models.get_model(name, weights=None, num_classes=num_classes)
         network.load_state_dict(state)

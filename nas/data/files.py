@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,6 +44,7 @@ def read_npz(path: Path) -> RawImages:
     """
     where = f"data={path}"
     try:
+        _check_fits(path)
         with np.load(path, allow_pickle=False) as file:
             x, y = file["x"], file["y"]
             untested = "untested" in file and bool(np.all(file["untested"]))
@@ -64,6 +67,19 @@ def read_npz(path: Path) -> RawImages:
     x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
     classes = tuple(str(name) for name in names.tolist())
     return RawImages(np.ascontiguousarray(x), labels.astype(np.int64), classes, untested)
+
+
+def _check_fits(path: Path) -> None:
+    """Holds that an archive's arrays fit into memory, since a few bytes can be unpacked to very many.
+
+    Raises:
+        ValueError: they do not.
+    """
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(each.file_size for each in archive.infolist())
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if unpacked > there:
+        raise ValueError(f"its arrays take {unpacked / 1e9:,.1f} GB, and this machine has {there / 1e9:,.1f} GB")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from nas.exporting.settings import ExportConfig, FinalConfig
 from nas.exporting.verify import Expected, Verified, expected_of, figures_of, verified
 from nas.files import write_at_once
 from nas.job import Job, make_job
-from nas.plugins import import_plugins
+from nas.plugins import check_said, import_plugins
 from nas.store import RunStore
 from nas.training.allocator import keep_freed_memory
 from nas.trial import TrialRecord
@@ -48,11 +48,13 @@ def export_run(config: ExportConfig, say: Say) -> list[Path]:
     check_formats(config.formats)
     store = RunStore.find("run", config.run, user_path("runs_dir", config.runs_dir))
     searched = store.config()
+    store.check_links()
     records = chosen(store.records(), config.trial, searched)
     folders = _folders(config, store, records)
     measured_in(store)  # which is told at the end: not after hours of training
+    check_said(searched.plugins, config.plugins, f"run={config.run}")
     import_plugins(searched.plugins)
-    job = _job(searched, config.final)
+    job = _job(replace(searched, limits=config.limits), config.final)
     check_tested(job.data, config.final)
     keep_freed_memory()
     before = torch.get_num_threads()
@@ -112,8 +114,9 @@ def _of_search(record: TrialRecord, store: RunStore, job: Job) -> tuple[Product,
     """A trial's network as the search has trained it, and what its files are compared with.
 
     Raises:
-        ValueError: its weights are missing or damaged.
+        ValueError: its weights are missing or damaged, or it is above the limits.
     """
+    job.check(record.architecture)
     arch, of_data = record.architecture, (job.data.num_classes, job.data.input_shape)
     network, merges = load_deployed(arch, store.weights_file(record.trial), *of_data)
     file = store.trained_file(record.trial)

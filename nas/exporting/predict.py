@@ -15,6 +15,7 @@ import onnxruntime
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
+MOST_BYTES = 2**31  # of a model: what its format can hold
 TOLD = 3  # classes that are said of each picture, the most probable ones
 
 
@@ -47,6 +48,8 @@ def main() -> None:
     if len(sys.argv) < 2:
         sys.exit("python predict.py PICTURE [PICTURE...]")
     known = json.loads((HERE / "metrics.json").read_text(encoding="utf-8"))
+    if (HERE / "model.onnx").stat().st_size > MOST_BYTES:
+        sys.exit(f"model.onnx is larger than {MOST_BYTES:,} bytes")
     session = onnxruntime.InferenceSession(str(HERE / "model.onnx"), providers=["CPUExecutionProvider"])
     for file in sys.argv[1:]:
         try:

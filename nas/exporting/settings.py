@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nas.config import LimitsConfig
 from nas.config_fields import key
 
 FORMAT_NAMES = ("onnx", "pt2", "safetensors", "onnx_int8", "openvino", "executorch")
@@ -31,4 +32,6 @@ class ExportConfig:
     out: str | None = key(None, "folder of the files; default: RUN/exports/TRIAL. With trial=all, one in it for each")
     formats: list[str] = key(["onnx", "pt2", "safetensors"], f"of {', '.join(FORMAT_NAMES)}")
     threads: int | None = key(None, "CPU threads of final trainings; default: all cores", low=1, high=1024)
+    plugins: list[str] = key([], "modules that are imported first: those of the run")
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
     final: FinalConfig = field(default_factory=FinalConfig)

@@ -10,12 +10,14 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from nas.architecture import Architecture
+from nas.config import LimitsConfig
 from nas.latency.conditions import Conditions
 from nas.latency.measurement import LatencyMeasurement
 from nas.latency.meter import Meter
 from nas.latency.predictor import LatencyPredictor, rows_of
 from nas.latency.prepared import NotSupported
 from nas.latency.regression import Array, fit
+from nas.networks.bounds import check_limits
 from nas.networks.builder import build
 from nas.space import SearchSpace
 
@@ -47,7 +49,13 @@ class Calibration:
 
 
 def calibrate(
-    space: SearchSpace, where: Conditions, meter: Meter, sizes: tuple[int, int], seed: int, say: Say
+    space: SearchSpace,
+    where: Conditions,
+    meter: Meter,
+    sizes: tuple[int, int],
+    seed: int,
+    say: Say,
+    limits: LimitsConfig = LimitsConfig(),  # noqa: B008 (it is frozen)
 ) -> Calibration:
     """Measures networks of a space and fits a predictor.
 
@@ -58,9 +66,11 @@ def calibrate(
         sizes: networks to fit to, and networks to judge by.
         seed: of the sampling.
         say: takes lines for people.
+        limits: how large its networks may be.
 
     Raises:
-        ValueError: a space that has too few different networks, or none that can be built for these images.
+        ValueError: a space that has too few different networks, one above the limits, or none that can be built for
+            these images.
     """
     wanted, held = sizes
     archs = distinct(space, wanted + held, seed)
@@ -68,6 +78,8 @@ def calibrate(
         raise ValueError(
             f"space={space.name} has {len(archs)} different deploy forms; a predictor needs {FEWEST_NETWORKS} at least"
         )
+    for arch in archs:
+        check_limits(arch, where.num_classes, where.input_shape, limits)
     held = min(held, len(archs) // 3)
     say(f"measuring {len(archs)} networks of space {space.name}, {held} of them to judge by (twice)")
     # Those held out are measured among the others, and again at the end.

@@ -24,6 +24,7 @@ from nas.latency.meter import Meter
 from nas.latency.settings import CalibrateConfig, LayersConfig, MeasureConfig, TargetConfig
 from nas.latency.side_by_side import Row, forms_of, installed_backends, side_by_side
 from nas.latency.table import NETWORK, layers_of, write_table
+from nas.networks.bounds import check_limits
 from nas.networks.builder import build
 from nas.space_file import load_architecture, load_space, space_names
 
@@ -43,6 +44,7 @@ def run_measure(config: MeasureConfig) -> None:
         instrument(replace(config.latency, backend=name), device)
     arch = _architecture(config.arch, config.seed)
     shape, classes = _images(config)
+    check_limits(arch, classes, shape, config.limits)
     meter = Meter(config.latency, shape, device)
     forms = forms_of(arch, classes, meter, config.merge)
     rows = list(side_by_side(forms, config.latency, backends, shape, device))
@@ -67,7 +69,7 @@ def run_calibrate(config: CalibrateConfig, out: Path) -> None:
     shape, classes = _images(config)
     where = conditions(config.latency, using, shape, classes, config.merge)
     meter = Meter(config.latency, shape, device)
-    found = calibrate(space, where, meter, (config.networks, config.held_out), config.seed, print)
+    found = calibrate(space, where, meter, (config.networks, config.held_out), config.seed, print, config.limits)
     found.predictor.save(out)
     print("\n".join(report(found)))
     print(f"Calibration: {out}")
@@ -89,6 +91,7 @@ def run_layers(config: LayersConfig, out: Path) -> None:
     layers: dict[str, tuple[nn.Module, Shape, int]] = {}
     archs = distinct(space, config.networks, config.seed)
     for arch in archs:
+        check_limits(arch, classes, shape, config.limits)
         deployed = build(arch, num_classes=classes, input_shape=shape, form="deploy")
         layers |= layers_of(meter.merged(deployed, config.merge).network, shape)
     print(f"measuring {len(layers)} layers of {len(archs)} networks of space {space.name}")

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from nas.bounded import said
 from nas.config import LatencyConfig
 from nas.latency.backends import backend_for
 from nas.latency.machine import check_threads, device_named, fingerprint
@@ -102,7 +103,7 @@ def differences(stored: Conditions, here: Conditions) -> str:
     """What differs, in words; nothing where all is the same."""
     told, now = asdict(stored), asdict(here)
     names = [each.name for each in fields(Conditions) if told[each.name] != now[each.name]]
-    return "; ".join(f"{name} {told[name]}, here {now[name]}" for name in names)
+    return "; ".join(f"{name} {said(told[name])}, here {said(now[name])}" for name in names)
 
 
 def timed_device(config: LatencyConfig, device: str) -> str:

@@ -12,6 +12,7 @@ import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from nas.bounded import parse_json_line
 from nas.latency.conditions import Conditions, conditions_from_dict
 from nas.reading import Reading, reading_from_dict
 
@@ -54,7 +55,7 @@ class LatencyMemory:
     def _read(self, line: str) -> None:
         """Takes in a line; a torn or foreign one is passed over, since it can only be measured again."""
         try:
-            words = json.loads(line)
+            words = parse_json_line(line)
             deploy_id = str(words["key"].pop("deploy_id"))
             reading = reading_from_dict(words["reading"])
             reference_ms = 1.0 if reading.reference_ms is None else reading.reference_ms
@@ -62,5 +63,5 @@ class LatencyMemory:
             known = (reading.high_ms - reading.low_ms) / 2 <= self._tolerance * reading.median_ms
             if sane and known and not reading.doubt and conditions_from_dict(words["key"]) == self.where:
                 self._known.setdefault(deploy_id, replace(reading, source="remembered"))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             return

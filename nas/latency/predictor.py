@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.architecture import Architecture
+from nas.bounded import parse_json, read_text
 from nas.config import first_line
 from nas.files import write_at_once
 from nas.latency.conditions import Conditions, conditions_from_dict, differences
@@ -18,6 +19,7 @@ from nas.latency.regression import Array, LatencyRegression, Prediction
 from nas.layers import deploy_layers
 
 FILE_VERSION = 1
+MOST_FILE_BYTES = 256_000_000  # of some thousand networks; one takes 5 kB
 
 
 def rows_of(archs: Sequence[Architecture], where: Conditions) -> Array:
@@ -73,17 +75,17 @@ def load_predictor(file: Path, wanted: Conditions) -> LatencyPredictor:
         ValueError: not a calibration file, or one of another device, version or other conditions; says what differs.
     """
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except OSError as problem:
-        raise ValueError(f"latency.calibration={file} cannot be read: {first_line(problem)}") from None
+        text = read_text(file, MOST_FILE_BYTES)
+    except ValueError as problem:
+        raise ValueError(f"latency.calibration={file} {problem}") from None
     try:
-        words = json.loads(text)
+        words = parse_json(text)
         if (words["version"], words["features"]) != (FILE_VERSION, FEATURES_VERSION):
             raise ValueError("it was made by another version of this program")
         stored = conditions_from_dict(words["conditions"])
         regression = LatencyRegression.from_dict(words["regression"])
         error = {str(name): float(value) for name, value in words["error"].items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as problem:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as problem:
         what = f"lacks {problem}" if isinstance(problem, KeyError) else first_line(problem)
         raise ValueError(f"latency.calibration={file} is not a calibration file: {what}") from None
     if differing := differences(stored, wanted):

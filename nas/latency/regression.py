@@ -28,6 +28,7 @@ COVERAGE = 0.9  # of the intervals
 FOLDS = 10
 FEWEST_ROWS = 10  # to cross-validate
 FEW_ROWS = 50  # whose quantiles are too uncertain to make an interval narrower than Student's t does
+MOST_ROWS = 5_000  # of a file: memory grows with their square
 SEARCH_ROWS = 200  # the search for hyperparameters is cubic in rows, and more rows hardly change what it finds
 
 
@@ -100,6 +101,8 @@ class LatencyRegression:
         names = [field.name for field in fields(LatencyRegression)]
         if missing := [name for name in names if name not in stored]:
             raise ValueError(f"a stored regression lacks {', '.join(missing)}")
+        if len(stored["features"]) > MOST_ROWS:
+            raise ValueError(f"{len(stored['features']):,} rows are too many to predict from; allowed: {MOST_ROWS:,}")
         features, latency_ms = _checked(stored["features"], stored["latency_ms"])
         size = hyperparameters(features)
         vectors = [np.asarray(stored[name], dtype=np.float64) for name in names[2:]]

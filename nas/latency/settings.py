@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nas.config import LatencyConfig, SourceConfig
+from nas.config import LatencyConfig, LimitsConfig, SourceConfig
 from nas.config_fields import key
 
 
@@ -19,6 +19,7 @@ class TargetConfig(SourceConfig):
     )
     seed: int = key(0, "seed of sampling", low=0, high=2**31 - 1)
     latency: LatencyConfig = field(default_factory=LatencyConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
 
 @dataclass(frozen=True)

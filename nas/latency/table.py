@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nas.bounded import read_text, shown
 from nas.config import LatencyConfig, first_line, user_path
 from nas.cost import entering_shapes
 from nas.files import write_at_once
 from nas.latency.measurement import Shape
 from nas.latency.prepared import TABLE, NotSupported, Prepared
 
+MOST_TABLE_BYTES = 64_000_000
 COLUMNS = ("layer", "latency_ms")
 NETWORK = "network"  # the row of what a network takes beside its layers
 
@@ -77,15 +79,16 @@ def read_table(file: Path) -> dict[str, float]:
         ValueError: not such a table.
     """
     try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            reader = csv.DictReader(lines, strict=True)
-            columns, rows = reader.fieldnames or (), list(reader)
+        text = read_text(file, MOST_TABLE_BYTES)
+    except ValueError as error:
+        raise ValueError(f"latency.table={file} {error}") from None
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        columns, rows = reader.fieldnames or (), list(reader)
         if not set(COLUMNS) <= set(columns):
             raise ValueError(f"its columns are {', '.join(columns) or 'none'}")
         table = {row["layer"]: float(row["latency_ms"]) for row in rows}
-    except OSError as error:
-        raise ValueError(f"latency.table={file} cannot be read: {first_line(error)}") from None
-    except (UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"latency.table={file} is not a CSV with columns layer, latency_ms: {first_line(error)}"
         ) from None
@@ -94,7 +97,7 @@ def read_table(file: Path) -> dict[str, float]:
     if len(table) < len(rows):
         raise ValueError(f"latency.table={file} has a layer twice")
     if bad := next((name for name, value in table.items() if not (math.isfinite(value) and value >= 0)), None):
-        raise ValueError(f"latency.table={file}: {bad!r}: {table[bad]} ms is not allowed; allowed: 0 and more")
+        raise ValueError(f"latency.table={file}: {shown(bad)}: {table[bad]} ms is not allowed; allowed: 0 and more")
     return table
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 from torch.nn.functional import conv2d
 
+from nas.bounded import parse_json
 from nas.config import first_line
 from nas.convolution import Convolution
 from nas.cost import entering_shapes
@@ -62,8 +63,8 @@ def merge_plan_from_json(text: str) -> MergePlan:
         ValueError: anything else.
     """
     try:
-        found = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        found = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"a merge plan must be JSON: {error}") from None
     segments = found.get("segments") if isinstance(found, dict) and len(found) == 1 else None
     if not isinstance(segments, list) or not all(isinstance(segment, list) for segment in segments):

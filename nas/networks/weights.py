@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -62,6 +63,7 @@ def _read(file: Path) -> Mapping[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
+        check_unpacked(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors and the unpickler raise their own, which they keep private
         reason = f": {first_line(error)}" if isinstance(error, OSError) else ""
@@ -72,6 +74,18 @@ def _read(file: Path) -> Mapping[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"weights={file} is no state dict: allowed is a mapping of names to tensors")
     return state
+
+
+def check_unpacked(file: Path) -> None:
+    """Holds that a file of torch.save is not packed, since a few bytes can be unpacked to very many; it never is.
+
+    Raises:
+        ValueError: it is.
+    """
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist()):
+                raise ValueError("its parts are packed")
 
 
 class Target(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from nas.bounded import parse_json
 from nas.tensor_file import save_tensors
 from nas.training.loop import Training
 
@@ -107,7 +108,8 @@ class Checkpoint:
         """What is said beside the tensors; None where there is no file, or one that nobody can read."""
         try:
             with safe_open(self.file, framework="pt") as file:
-                said = json.loads((file.metadata() or {})[WORDS])
+                said = parse_json((file.metadata() or {})[WORDS])
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
-        return said if isinstance(said, dict) and {"identity", "state", "progress"} <= said.keys() else None
+        parts = ("identity", "state", "progress")
+        return said if isinstance(said, dict) and all(isinstance(said.get(part), dict) for part in parts) else None

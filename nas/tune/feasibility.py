@@ -8,14 +8,43 @@ from nas.architecture import Architecture
 from nas.block_fields import Value
 from nas.latency.meter import Meter
 from nas.latency.prepared import NotSupported
+from nas.limits import AboveLimits
 from nas.pipeline import Job, Known, at_best, broken_constraint, price
 from nas.reading import Cost, Reading, cost_at
-from nas.space import Choices, SearchSpace
-from nas.tune.pricing import counted
+from nas.space import Choices, SearchSpace, random_choose
+from nas.tune.pricing import counted, size_of
 
 MOST_PROBES = 400
 MOST_TIMED_PROBES = 60  # a quarter of a minute
 MOST_SWEEPS = 4
+LIMIT_PROBES = 30
+
+
+def check_within_limits(space: SearchSpace, job: Job) -> None:
+    """Looks for a network that is within the limits: the smallest first, then with many groups, then any.
+
+    Raises:
+        ValueError: none was found; none of the space's networks may be looked at any further.
+    """
+    ways = (_smallest, _grouped, *(random_choose(seed) for seed in range(LIMIT_PROBES)))
+    refused: AboveLimits | None = None
+    for choose in ways:
+        try:
+            size_of(space.assemble(choose), job)
+            return
+        except AboveLimits as error:
+            refused = refused or error
+        except ValueError:  # it cannot be built for these images, as its trial will say
+            return
+    raise ValueError(f"space={space.name}: none of its networks that were counted can be built: {refused}")
+
+
+def _smallest(name: str, options: tuple[Value, ...]) -> Value:
+    return min(options, key=_size)
+
+
+def _grouped(name: str, options: tuple[Value, ...]) -> Value:
+    return (max if name.endswith("groups") else min)(options, key=_size)
 
 
 def check_feasible(space: SearchSpace, job: Job, meter: Meter) -> None:
@@ -31,7 +60,7 @@ def check_feasible(space: SearchSpace, job: Job, meter: Meter) -> None:
         return
     timed = any(each.name == "latency_ms" for each in job.constraints)
     most_probes = MOST_TIMED_PROBES if timed else MOST_PROBES
-    choices = space.choices_made(lambda name, options: min(options, key=_size))
+    choices = space.choices_made(_smallest)
     cost, excess = _probe(space.architecture(choices), job, meter, timed)
     probes = 1
     for _ in range(MOST_SWEEPS):

@@ -135,6 +135,7 @@ def _front(records: list[TrialRecord], config: SearchConfig) -> list[TrialRecord
 
 
 def _network(store: RunStore, job: Job, record: TrialRecord) -> tuple[torch.nn.Module, MergePlan]:
+    job.check(record.architecture)  # which a run that is resumed may have from another person
     weights = store.weights_file(record.trial)
     return load_deployed(record.architecture, weights, job.data.num_classes, job.data.input_shape)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
+from nas.bounded import read_text, shown
 from nas.command_line import config_to_yaml
 from nas.config import SearchConfig, first_line
 from nas.config_fields import leaves
@@ -73,7 +76,7 @@ class MlflowLog:
 
         self._client, file = MlflowClient(), store.path / MLFLOW_ID
         if file.exists():
-            self._run = file.read_text(encoding="utf-8").strip()
+            self._run = _run_id(file)
             self.has = {each.step for each in self._client.get_metric_history(self._run, FRONT_SIZE)}
             self._client.update_run(self._run, "RUNNING")
             return
@@ -96,6 +99,18 @@ class MlflowLog:
     def end(self, finished: bool) -> None:
         """See `TrialLog`."""
         self._client.set_terminated(self._run, "FINISHED" if finished else "KILLED")
+
+
+def _run_id(file: Path) -> str:
+    """The MLflow run that a search goes on with: a word of letters and digits, from which MLflow makes paths.
+
+    Raises:
+        ValueError: it is none.
+    """
+    run = read_text(file).strip()
+    if not re.fullmatch("[A-Za-z0-9]{1,64}", run):
+        raise ValueError(f"{file}: {shown(run)} is not allowed; allowed: the id of an MLflow run")
+    return run
 
 
 class Logger(NamedTuple):

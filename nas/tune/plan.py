@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from nas.block_fields import Value
-from nas.command_line import given_keys, make_config
+from nas.command_line import OF_THE_PERSON, given_keys, make_config
 from nas.config import LatencyConfig, SearchConfig, seconds, user_path
 from nas.config_fields import leaves
 from nas.data import DATASETS
 from nas.job import Job, check_recipe, make_job
 from nas.objectives import get_objectives
-from nas.plugins import import_plugins
+from nas.plugins import check_said, import_plugins
 from nas.recipes import TrainConfig, make_recipe
 from nas.results import make_constraints
 from nas.samplers import check_sampler
@@ -27,6 +27,7 @@ from nas.store import RunStore, check_new
 from nas.trained import with_anchored_teacher
 from nas.trial import TrialRecord
 from nas.tune.beforehand import absolute_runs, earlier_trials
+from nas.tune.feasibility import check_within_limits
 from nas.tune.loggers import check_loggers
 from nas.tune.promotion import Ladder, rung_epochs
 
@@ -48,7 +49,7 @@ MAY_CHANGE = (
     "latency.calibration",
     "log",
 )
-MAY_CHANGE_PREFIX = "ray."
+MAY_CHANGE_PREFIX = ("ray.", *OF_THE_PERSON)
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def make_plan(settings: Mapping[str, Any]) -> Plan:
     check_given(config.train, space.train, space.name)
     store = _store_to_continue(config, space) if config.resume else None
     job = make_job(config, make_constraints(config.constraints), timeout_s)
+    check_within_limits(space, job)
     for choices in _each_train_option(space):
         check_recipe(make_recipe(job.data.kind, choices, config.train), job.data, job.device)
     if job.weights is not None:
@@ -185,6 +187,7 @@ def _resumed(settings: Mapping[str, Any]) -> SearchConfig:
     if not asked.run:
         raise ValueError("resume=true needs run=NAME")
     begun = RunStore.open(user_path("runs_dir", asked.runs_dir).resolve() / asked.run).config()
+    check_said(begun.plugins, asked.plugins, f"run={asked.run}")
     import_plugins(begun.plugins)
     asked = _anchored(asked)
     stored = {key: value for key, (_, value) in leaves(begun).items()}
@@ -197,7 +200,8 @@ def _resumed(settings: Mapping[str, Any]) -> SearchConfig:
     if differing:
         given, kept = (", ".join(f"{key}={of[key]}" for key in differing) for of in (wanted, stored))
         raise ValueError(f"{given} is not allowed: run={asked.run} was searched with {kept}")
-    return make_config({**stored, **wanted, "runs_dir": asked.runs_dir})
+    taken = {key: value for key, value in stored.items() if not key.startswith(OF_THE_PERSON)}
+    return make_config({**taken, **wanted, "runs_dir": asked.runs_dir})
 
 
 def _store_to_continue(config: SearchConfig, space: SearchSpace) -> RunStore:

@@ -14,6 +14,7 @@ from nas.block_fields import Value
 from nas.job import Job
 from nas.latency.memory import LatencyMemory
 from nas.layers import described
+from nas.limits import check_depth, check_params
 from nas.networks.builder import build
 from nas.networks.merging import apply_merges, merge_plan
 from nas.pipeline import Known
@@ -121,15 +122,19 @@ def size_of(arch: Architecture, job: Job) -> Size:
     """What a deploy form costs on any device, merged as far as that is known without measuring.
 
     Raises:
-        ValueError: it cannot be built for the job's images.
+        ValueError: it cannot be built for the job's images, or is above the job's limits.
     """
     data, merge = job.data, "macs" if job.merge == "latency" else job.merge
+    check_depth(arch, job.limits)
     try:
         layers, footprint = described(arch, data.num_classes, data.input_shape, merge)
     except ValueError:  # of a plugin's block that lists no layers, the network is to be built; or it cannot be
+        job.check(arch)
         return counted(arch, job, merge)
+    params = sum(each.params for each in layers)
+    check_params(params, "deploy", job.limits)
     peak_mb = footprint.peak_mb(job.latency.batch_size, job.latency.dtype)
-    return Size(sum(each.params for each in layers), sum(each.macs for each in layers), peak_mb)
+    return Size(params, sum(each.macs for each in layers), peak_mb)
 
 
 def counted(arch: Architecture, job: Job, merge: str) -> Size:
