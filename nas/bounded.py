@@ -34,7 +34,7 @@ def read_text(file: Path, most_bytes: int = MOST_BYTES) -> str:
         ValueError: it cannot be read, is no regular file (a pipe or a device may have no end), or is too large.
     """
     try:
-        if file.exists() and not file.is_file():
+        if file.exists() and not file.is_file() and not file.is_dir():
             raise ValueError("cannot be read: it is not a file")
         with file.open("rb") as stream:
             content = stream.read(most_bytes + 1)

@@ -11,6 +11,7 @@ from nas.blocks import round_channels
 from nas.bounded import shown
 from nas.choice import Choice, Shared
 
+WIDEST_RANGE = 10_000  # from its first number to its last
 PARTS = ("stem", "stages", "head")
 PLAIN = "a value, a list or {from: LOW, to: HIGH, step: STEP}"
 WAYS = (
@@ -85,7 +86,7 @@ def raw_options(raw: Any, where: str, allowed: str = WAYS) -> list[Any]:
     if isinstance(raw, dict):
         low, high, step = raw.get("from", ""), raw.get("to", ""), raw.get("step", 1)
         whole = all(type(bound) is int for bound in (low, high, step))
-        if not set(raw) <= {"from", "to", "step"} or not whole or step < 1 or high < low or high - low > 10_000:
+        if not set(raw) <= {"from", "to", "step"} or not whole or step < 1 or high < low or high - low > WIDEST_RANGE:
             raise ValueError(f"{where}: {shown(raw)} is not allowed; allowed: {allowed}")
         return list(range(low, high + 1, step))
     if isinstance(raw, list):

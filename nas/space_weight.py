@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nas.space_setting import PARTS, raw_section
+from nas.space_setting import PARTS, WIDEST_RANGE, raw_section
 
 MOST_TEMPLATES = 100  # of a part; a published network has 17
 MOST_SHARED = 1_000  # options of one of the file's `choices`
 MOST_OPTIONS = 100_000  # options of all settings together, shared ones counted where they are referred to
-MOST_STEPS = 300_000  # combinations of options that are looked at, some seconds
+MOST_STEPS = 100_000  # combinations of options that are looked at, some seconds
 
 
 class Steps:
@@ -59,9 +59,9 @@ def _width(raw: Any) -> int:
     """How many options a list or a range has."""
     if isinstance(raw, dict) and set(raw) <= {"from", "to", "step"}:
         low, high, step = raw.get("from"), raw.get("to"), raw.get("step", 1)
-        if type(low) is int and type(high) is int and type(step) is int and step > 0:
+        if type(low) is int and type(high) is int and type(step) is int and step > 0 and high - low <= WIDEST_RANGE:
             return (high - low) // step + 1
-        return 1
+        return 1  # which its place in the file refuses
     return len(raw) if isinstance(raw, list | dict) else 1
 
 

@@ -182,6 +182,12 @@ def _choices(field: str, raw: Any) -> dict[str, Value]:
     return raw
 
 
+def _state(field: str, raw: Any) -> str:
+    if raw not in list(TrialState):
+        raise ValueError(f"{field}: {shown(raw)} is not allowed; allowed: {', '.join(TrialState)}")
+    return raw
+
+
 def _mapping(field: str, raw: Any) -> dict[str, Any]:
     if type(raw) is not dict:
         raise ValueError(f"{field}: {shown(raw)} is not allowed; allowed: a mapping")
@@ -194,7 +200,7 @@ _READER: dict[str, Callable[[str, Any], Any]] = {
     "float": number_of,
     "float | None": lambda field, raw: None if raw is None else number_of(field, raw),
     "str": word_of,
-    "TrialState": lambda _, raw: TrialState(raw),
+    "TrialState": lambda field, raw: TrialState(_state(field, raw)),
     "Reading": lambda _, raw: reading_from_dict(raw),
     "dict[str, Any]": _mapping,
     "dict[str, Value]": _choices,

@@ -84,8 +84,17 @@ def test_the_example_of_the_page_is_searched_exported_and_resumed(example):
     assert "ghost" in trials["stage1.block"].tolist()
     for trial in trials.loc[trials["on_front"], "trial"]:
         assert (run / "models" / str(trial) / "model.onnx").exists()
-    # What the run was begun with is imported again without being asked for.
-    done = command(example, "nas.search", "resume=true", "run=first", "budget=5")
+    for words in (
+        ["nas.search", "resume=true", "run=first", "budget=5"],
+        ["nas.export", "run=first", "out=out"],
+        ["nas.describe", "arch=runs/first:0"],
+        ["nas.train", "arch=runs/first:0"],
+        ["nas.search", "config=runs/first/config.yaml"],
+    ):
+        done = command(example, *words)  # a run's files are not what decides which code is run
+        assert done.returncode == 2
+        assert "a file alone imports no code; allowed: plugins=[my_plugin] in the command" in done.stderr
+    done = command(example, "nas.search", "resume=true", "run=first", "budget=5", "plugins=[my_plugin]")
     assert done.returncode == 0, done.stderr
     assert len(pd.read_csv(run / "trials.csv")) == 5
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.bounded import read_text, shown
+from nas.bounded import read_text, said, shown
 from nas.config import LatencyConfig, first_line, user_path
 from nas.cost import entering_shapes
 from nas.files import write_at_once
@@ -86,7 +86,7 @@ def read_table(file: Path) -> dict[str, float]:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         columns, rows = reader.fieldnames or (), list(reader)
         if not set(COLUMNS) <= set(columns):
-            raise ValueError(f"its columns are {', '.join(columns) or 'none'}")
+            raise ValueError(f"its columns are {said(', '.join(columns)) or 'none'}")
         table = {row["layer"]: float(row["latency_ms"]) for row in rows}
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise ValueError(
