@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from nas.architecture import Architecture, architecture_from_dict
 from nas.block_fields import Value
-from nas.bounded import shown
+from nas.bounded import one_line, shown
 from nas.reading import Cost, Reading, count_of, is_number, number_of, reading_from_dict, word_of
 
 EVENT_VERSION = 2
@@ -170,7 +170,7 @@ def event_from_dict(words: Any) -> Event:
                 values[field] = read(field, words[field])
         return kind(**values)
     except (TypeError, ValueError) as error:  # TypeError: a value is missing
-        raise ValueError(f"bad {kind.kind} event: {error}") from None
+        raise ValueError(f"bad {kind.kind} event: {one_line(str(error), 500)}") from None
 
 
 def _choices(field: str, raw: Any) -> dict[str, Value]:

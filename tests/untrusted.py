@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 import nas.command_line as command_line
 from nas.architecture import architecture_from_dict, architecture_from_json
 from nas.config import DescribeConfig, SearchConfig, TrainCommandConfig
@@ -136,16 +138,11 @@ def _word(value: Any) -> str:
 
 
 def as_json(value: Any) -> str:
-    """JSON of any value, where Python can write it; else its repr."""
+    """JSON of any value, where Python can write it, which is YAML too; else its repr."""
     try:
         return json.dumps(value, default=repr)
     except (ValueError, TypeError, RecursionError):
         return _repr(value)
-
-
-def as_yaml(value: Any) -> str:
-    """YAML of any value: JSON is nearly that."""
-    return as_json(value)
 
 
 def _repr(value: Any) -> str:
@@ -165,10 +162,8 @@ def _write(file: Path, text: str) -> Path:
 
 def read_space(folder: Path, rng: random.Random) -> None:
     """A space, all that is counted of it, and a network of it."""
-    import yaml
-
     text = rng.choice(SPACES).read_text(encoding="utf-8")
-    text = spoilt(text, rng) if rng.random() < 0.5 else as_yaml(changed(yaml.safe_load(text), rng))
+    text = spoilt(text, rng) if rng.random() < 0.5 else as_json(changed(yaml.safe_load(text), rng))
     space = load_space(_write(folder / "space.yaml", text))
     assert space.size > 0
     arch = space.sample(rng.randrange(1000))
@@ -185,7 +180,7 @@ def read_extension(folder: Path, rng: random.Random) -> None:
         "train": {"epochs": 3, "learning_rate": [0.1, 0.2]},
     }
     _write(folder / "base.yaml", rng.choice(SPACES).read_text(encoding="utf-8"))
-    load_space(_write(folder / "space.yaml", as_yaml(changed(words, rng))))
+    load_space(_write(folder / "space.yaml", as_json(changed(words, rng))))
 
 
 def read_architecture(folder: Path, rng: random.Random) -> None:
@@ -211,8 +206,8 @@ def read_events(folder: Path, rng: random.Random) -> None:
     lines = lines[first : first + 60]
     for _ in range(rng.choice((1, 3))):
         at = rng.randrange(len(lines))
-        words = json.loads(lines[at])
-        lines[at] = as_json(changed(words, rng)) if rng.random() < 0.7 else spoilt(lines[at], rng)
+        intact = json.loads(rng.choice(_LINES))
+        lines[at] = as_json(changed(intact, rng)) if rng.random() < 0.7 else spoilt(lines[at], rng)
     _write(run / "events.jsonl", "\n".join(lines) + rng.choice(("\n", "")))
     store = RunStore.open(run)
     records = store.records()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.bounded import read_text, said, shown
+from nas.bounded import one_line, read_text, said, shown
 from nas.config import LatencyConfig, first_line, user_path
 from nas.cost import entering_shapes
 from nas.files import write_at_once
@@ -90,7 +90,7 @@ def read_table(file: Path) -> dict[str, float]:
         table = {row["layer"]: float(row["latency_ms"]) for row in rows}
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"latency.table={file} is not a CSV with columns layer, latency_ms: {first_line(error)}"
+            f"latency.table={file} is not a CSV with columns layer, latency_ms: {one_line(str(error), 300)}"
         ) from None
     if NETWORK not in table:
         raise ValueError(f"latency.table={file} lacks the row {NETWORK!r}: what a network takes beside its layers")
