@@ -292,6 +292,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def one_line(error: BaseException, longest: int = 500) -> str:
+    """An error's whole text in one line, for those that say what matters below the first one."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
 def seconds(key: str, text: str | None) -> float | None:
     """The seconds of a duration such as `90s`, `10m`, `2h`, `1d` or `45` (seconds).
 

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 
-def write_at_once(file: Path, text: str) -> None:
-    """Writes a file: a reader sees the old text or the new one."""
+def write_at_once(file: Path, content: str | bytes) -> None:
+    """Writes a file: a reader sees the old content or the new one."""
     draft = file.with_name(f".{file.name}.tmp")
-    draft.write_text(text, encoding="utf-8")
+    draft.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     put_in_place(draft, file)
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from nas.trial import Ended, Event, TrialRecord, event_from_dict, event_to_dict,
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LATEST_S = 1e11  # a time stamp of the year 5000
+WEIGHTS = re.compile(r"weights/[0-9]+(\.train)?\.safetensors")
 RUNS_NAMED = 8  # in an error, the last ones by name
 
 
 class RunStore:
-    """One run's folder, `runs/<run>/`; only the driver writes to it, trials write their weights.
+    """One run's folder, `runs/<run>/`; only the driver writes to it, and trials that see it their weights.
 
     Attributes:
         path: the folder, absolute.
@@ -270,6 +271,22 @@ class RunStore:
     def checkpoint_file(self, trial: int) -> Path:
         """Where a trial's training is written down while it lasts."""
         return self.path / "checkpoints" / f"{trial}.safetensors"
+
+    def receive(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Writes weights that came from another machine, each file at once.
+
+        Args:
+            files: names within a run's folder, and contents; the order is kept.
+
+        Raises:
+            ValueError: another name than weights have; nothing is written then.
+        """
+        files = tuple(files)
+        for name, _ in files:
+            if not WEIGHTS.fullmatch(name):
+                raise ValueError(f"{name!r} is no file of weights of a run")
+        for name, content in files:
+            write_at_once(self.path / name, content)
 
     def model_dir(self, trial: int) -> Path:
         """Where a network of the front is exported to."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from nas.latency.measurement import LatencyMeasurement
 from nas.latency.meter import MeasuringNode
 
 Result = TypeVar("Result")
+LOOK_EVERY_S = 5.0
 
 
 def measuring_node() -> MeasuringNode | None:
@@ -36,21 +38,33 @@ def measuring_node() -> MeasuringNode | None:
     return None
 
 
+@dataclass(frozen=True)
 class NodeForLatency:
-    """A `MeasuringNode`: tasks that ask for the resource `latency`."""
+    """A `MeasuringNode`: tasks that ask for the resource `latency`.
+
+    Attributes:
+        patient: whether it waits for another such node where all are lost, as a trial does, or gives up.
+    """
+
+    patient: bool = False
 
     def measure(self, variants: list[Variant], *, device: str) -> list[LatencyMeasurement]:
         """See `MeasuringNode`."""
-        return _there(partial(measure_interleaved, variants, device=device))
+        return _there(partial(measure_interleaved, variants, device=device), self.patient)
 
     def instrument(self, config: LatencyConfig, device: str) -> Instrument:
         """See `MeasuringNode`."""
-        return _there(partial(instrument, config, device))
+        return _there(partial(instrument, config, device), self.patient)
 
 
-def _there(act: Callable[[], Result]) -> Result:
+def _there(act: Callable[[], Result], patient: bool = False) -> Result:
     try:
-        return ray.get(_act.remote(act))
+        answer = _act.remote(act)
+        while not patient and not ray.wait([answer], timeout=LOOK_EVERY_S)[0]:
+            if not ray.cluster_resources().get("latency"):
+                ray.cancel(answer, force=True)
+                raise ValueError("the node that measures is lost: no node of the cluster declares the resource latency")
+        return ray.get(answer)
     except RayTaskError as error:
         raise error.cause from None
     except RayError as error:

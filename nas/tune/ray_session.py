@@ -9,9 +9,11 @@ import socket
 from collections.abc import Iterator
 
 import ray
+from ray.exceptions import RayError
 
-from nas.config import SearchConfig, first_line
+from nas.config import SearchConfig, one_line
 from nas.interrupts import interrupt_later
+from nas.tune.ray_code import shipped_code
 
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run's own store is the log
@@ -20,6 +22,12 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
+
+
+TOKEN = (
+    " (does it ask for a token? then set RAY_AUTH_MODE=token, with the token of its head in ~/.ray/auth_token or "
+    "RAY_AUTH_TOKEN)"
+)
 
 
 @contextlib.contextmanager
@@ -38,7 +46,7 @@ def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
     try:
         if config.ray.address:
             _check_reachable(config.ray.address)
-            context = ray.init(address=config.ray.address, **quiet)
+            context = ray.init(address=config.ray.address, runtime_env=shipped_code(config.plugins), **quiet)
         else:
             with interrupt_later():
                 context = ray.init(
@@ -53,10 +61,10 @@ def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
     except KeyboardInterrupt:  # in the middle of Ray's start it would have left half a Ray, which crashes at exit
         ray.shutdown()
         raise
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        token = " (does it ask for a token? then set RAY_AUTH_MODE=token)" if config.ray.address else ""
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         raise ValueError(
-            f"ray.address={config.ray.address}: Ray cannot be reached or started: {first_line(error)}{token}"
+            f"ray.address={config.ray.address}: Ray cannot be reached or started: {one_line(error)}"
+            + (TOKEN if config.ray.address else "")
         ) from None
     try:
         yield context.dashboard_url

@@ -63,7 +63,7 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
     with contextlib.ExitStack() as stack:
         view = stack.enter_context(ProgressView(plan.config, verbose))
         # Whatever the executor and the latencies need is there before anything is announced or made.
-        executor = stack.enter_context(_executor(plan))
+        executor = stack.enter_context(_executor(plan, view.say))
         meter, where, calibrated = _latency(plan, executor.node)
         view.announce(plan.space, plan.job.data)
         if executor.dashboard:
@@ -124,19 +124,22 @@ def _watch(view: ProgressView, logs: SearchLogs, event: Event, state: SearchStat
 
 
 @contextlib.contextmanager
-def _executor(plan: Plan) -> Iterator[Executor]:
+def _executor(plan: Plan, say: Callable[[str], None]) -> Iterator[Executor]:
     if plan.config.trials.executor == "inline":
         yield Executor(run_inline)
         return
-    from nas.tune.ray_executor import concurrency, run_with_ray
+    from nas.tune.ray_executor import run_with_ray
     from nas.tune.ray_measuring import measuring_node
+    from nas.tune.ray_nodes import check_nodes, concurrency
     from nas.tune.ray_session import ray_session
 
     wanted = plan.config.ray.dashboard
     with ray_session(plan.config, sys.stdout.isatty() if wanted is None else wanted) as dashboard:
         concurrency(plan)
         node = measuring_node()
-        yield Executor(partial(run_with_ray, node), node, dashboard)
+        if plan.config.ray.address:
+            check_nodes(plan)
+        yield Executor(partial(run_with_ray, node, say=say), node, dashboard)
 
 
 def _latency(plan: Plan, node: MeasuringNode | None) -> tuple[Meter, Conditions, LatencyPredictor | None]:

@@ -108,12 +108,12 @@ class SearchState:
         """The next trial to run; None if there is none now (`live` trials may decide) or at all (`over`)."""
         if self.over:
             return None
-        if reason := self._enough():
-            return self._end(reason)
-        if self._handed_back:
+        if self._handed_back and not self.time_is_up:  # what was begun is finished, whatever else is enough by now
             trial = min(self._handed_back)
             self._live[trial] = self._handed_back.pop(trial)
             return replace(self._assignment(trial), alone=True)
+        if reason := self._enough():
+            return self._end(reason)
         with self._or_give_up():
             return self._next_of_ladder_or_space()
         return None
@@ -155,7 +155,7 @@ class SearchState:
             self.record(Ended(trial, TrialState.FAILED, reason))
 
     def hand_back(self, trials: Sequence[int]) -> None:
-        """Takes back trials of a call whose worker was lost, nobody knows in which of them: each is to run alone."""
+        """Takes back trials of a call whose worker was lost, nobody knows for which of them: each is to run alone."""
         self._handed_back |= {trial: self._live.pop(trial) for trial in trials if trial in self._live}
 
     def close(self) -> None:

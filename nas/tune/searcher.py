@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from nas.config import first_line
+from nas.store import RunStore
 from nas.tune.search_state import GIVEN_UP, SearchState
 
 FULL = "full"  # key of a result: the worker's disk is, so that none of its trials can be judged
 
+FETCH_S = 600.0  # longest wait for the weights of a trial from another machine
+NODE_LOST = ("node has died", "node was terminated")  # in Ray's words on an actor: no fault of its trial
+
 
 class StateSearcher(Searcher):
-    """Hands out the state's trials to Ray Tune: `concurrent` calls at a time, of at most `per_call` trials each.
+    """Hands out the state's trials to Ray Tune: as many calls at a time as `room` says, of at most `per_call` trials.
 
     What is a trial to Ray is a call here: some trials that one worker judges one after another. Not Ray's own
     OptunaSearch: that one tells stopped trials as complete, leaves failed ones running and hides constraints from the
     sampler.
     """
 
-    def __init__(self, state: SearchState, concurrent: int, per_call: int) -> None:
+    def __init__(self, state: SearchState, room: Callable[[], int], per_call: int) -> None:
         super().__init__()
-        self._state, self._concurrent, self._per_call = state, concurrent, per_call
+        self._state, self._room, self._per_call = state, room, per_call
         self._calls: set[str] = set()
 
     def suggest(self, trial_id: str) -> Any:
         """The next call's config, None to be asked again later, or that the search is over."""
-        if len(self._calls) >= self._concurrent:
+        if len(self._calls) >= self._room() and not self._state.time_is_up:
             return None
         assignments = []
         while len(assignments) < self._per_call and (assignment := self._state.next_trial()) is not None:
@@ -64,24 +73,30 @@ class StateScheduler(FIFOScheduler):
     anew: in the meantime its process serves others.
     """
 
-    def __init__(self, state: SearchState) -> None:
+    def __init__(self, state: SearchState, store: RunStore) -> None:
         super().__init__()
-        self._state = state
+        self._state, self._store = state, store
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as in `StateSearcher`."""
         return {}
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Records the events of a result, and returns whether the call goes on."""
+        """Records the events of a result, the files that they need before them; returns whether the call goes on."""
         if FULL in result:
             self._state.give_up(result[FULL])
-        else:
-            self._state.record(*result["events"])
-        # If its worker is lost, Ray begins the call anew with this config: what has ended is not judged again.
-        left = tuple(each for each in trial.config["assignments"] if self._state.works_on(each.trial))
-        trial.set_config({**trial.config, "assignments": left})
-        return TrialScheduler.CONTINUE if left else TrialScheduler.STOP
+            return TrialScheduler.STOP
+        try:
+            files = ray.get(result["files"], timeout=FETCH_S) if result["files"] else ()
+            self._store.receive(files)
+        except RayError:  # lost with the node that sent it
+            self._state.hand_back(_left_of(trial, self._state))
+            return TrialScheduler.STOP
+        except OSError as error:
+            self._state.give_up(first_line(error))
+            return TrialScheduler.STOP
+        self._state.record(*result["events"])
+        return TrialScheduler.CONTINUE if _left_of(trial, self._state) else TrialScheduler.STOP
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Lets go of what nobody will ask of a call that is over: Ray keeps every one of them until the run's end."""
@@ -114,26 +129,37 @@ class StateStopper(tune.Stopper):
 
 
 class LossCallback(tune.Callback):
-    """Ends the trial of a call whose worker was lost once too often; schedulers are told of every loss."""
+    """Takes back the trials of a call whose worker was lost, until one was lost too often for reasons of its own."""
 
-    def __init__(self, state: SearchState) -> None:
-        self._state = state
+    def __init__(self, state: SearchState, retries: int) -> None:
+        self._state, self._retries = state, retries
+        self._lost: Counter[int] = Counter()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as in `StateSearcher`."""
         return {}
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Records why; of several, whose fault it was is not known, and each is tried by itself."""
-        left = [each.trial for each in trial.config["assignments"] if self._state.works_on(each.trial)]
-        if len(left) > 1:
-            self._state.hand_back(left)
-        elif left:
-            self._state.fail(left[0], f"worker lost: {_last_words(trial)}"[:500])
+        """Has the trials tried again, each by itself: of several, whose fault it was is not known."""
+        left, words = _left_of(trial, self._state), _words_on(trial)
+        if len(left) == 1 and not any(each in words for each in NODE_LOST):
+            self._lost[left[0]] += 1
+            if self._lost[left[0]] > self._retries:
+                self._state.fail(left[0], f"worker lost: {_last_line(words)}"[:500])
+        self._state.hand_back(left)
 
 
-def _last_words(trial: Trial) -> str:
-    """The last line of what Ray wrote down of a trial's failure: the message, where an exception was the reason."""
-    file = Path(trial.error_file) if trial.error_file else None
-    text = file.read_text(encoding="utf-8", errors="replace") if file and file.exists() else ""
-    return (text.strip().splitlines() or ["Ray does not say why"])[-1].strip()
+def _left_of(call: Trial, state: SearchState) -> list[int]:
+    """The trials of a call that have not ended, nor wait at a rung."""
+    return [each.trial for each in call.config["assignments"] if state.works_on(each.trial)]
+
+
+def _words_on(call: Trial) -> str:
+    """What Ray wrote down of a call's failure."""
+    file = Path(call.error_file) if call.error_file else None
+    return file.read_text(encoding="utf-8", errors="replace") if file and file.exists() else ""
+
+
+def _last_line(words: str) -> str:
+    """The message, where an exception was the reason."""
+    return (words.strip().splitlines() or ["Ray does not say why"])[-1].strip()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
@@ -16,11 +17,11 @@ from nas.exhausted import out_of_space
 from nas.job import Job
 from nas.latency.meter import MeasuringNode
 from nas.plugins import import_plugins
-from nas.store import RunStore
 from nas.training.allocator import keep_freed_memory
 from nas.trial import Ended, EpochEnded, Event, Rung, Started
 from nas.tune.judging import Assignment, Judge, Worker, make_worker
 from nas.tune.searcher import FULL
+from nas.tune.worker_files import WorkerFiles
 
 REPORT_EVERY_S = 2.0  # while epoch follows on epoch
 HELD_S = 0.25  # for which an event may wait for others, to be reported with them
@@ -39,6 +40,7 @@ class ArchitectureTrainable(tune.Trainable):
         judge: Judge,
         job: Job,
         run_dir: str,
+        mark: str,
         threads: int,
         gpus: float,
         node: MeasuringNode | None,
@@ -52,27 +54,33 @@ class ArchitectureTrainable(tune.Trainable):
         if job.device == "cuda" and 0 < gpus < 1:
             # A trial that wants too much fails alone. A tenth is left to what CUDA itself takes in each process.
             torch.cuda.set_per_process_memory_fraction(0.9 * gpus)
-        self._judge, self._worker = judge, make_worker(job, node, RunStore(Path(run_dir)))
+        self._files = WorkerFiles(Path(run_dir), mark)
+        self._judge, self._worker = judge, make_worker(job, node, self._files.store)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begins the next call in the same process."""
         self._events.close()  # of one that was left at a rung
+        self._files.clear()
         self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """The next events; the driver says when there is no need of more."""
+        """The next events, with the files that they need; the driver says when there is no need of more."""
         try:
-            return {"events": together(self._events, self._is_last), "done": False}
+            events = together(self._events, self._is_last)
         except Exception as error:
             if not out_of_space(error):
                 raise  # as where memory was lacking: a new process tries again
             return {FULL: f"on {platform.node()}: {first_line(error)}", "done": False}
+        files = self._files.to_send(events)
+        # By reference: results stay small, so that they are never lost when a node is (Tune would end the search).
+        return {"events": events, "files": ray.put(files) if files else None, "done": False}
 
     def cleanup(self) -> None:
-        """Ends the trials' generator."""
+        """Ends the trials' generator, and removes what is left on this machine."""
         self._events.close()
+        self._files.close()
 
     def _begin(self, config: dict[str, Any]) -> None:
         assignments: Sequence[Assignment] = config["assignments"]
