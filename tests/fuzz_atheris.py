@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz_atheris PARSER [OPTIONS of libFuzzer]`: bytes by coverage; an error that is not ours ends it."""
+"""`python -m tests.fuzz_atheris PARSER [OPTIONS of libFuzzer]`: bytes by coverage; a foreign error ends it."""
 
 import sys
 import tempfile

@@ -170,7 +170,7 @@ HUGE_SPACES = {
     "ranges": "stages:\n" + "  - {block: conv, out_channels: {from: 1, to: 8192}}\n" * 90,
     "many templates": "stages:\n" + "  - {block: conv, out_channels: 8}\n" * 500,
     "channels by groups": f"stages: [{{block: conv, out_channels: {PER_BLOCK}, depth: 200, groups: {PER_BLOCK}}}]\n",
-    "any block anywhere": f"stages: [{{block: {{per_block: [{ALIKE}]}}, depth: {{from: 0, to: 200}}, out_channels: 8}}]\n",
+    "any block": f"stages: [{{depth: {{from: 0, to: 200}}, out_channels: 8, block: {{per_block: [{ALIKE}]}}}}]\n",
     "choices that all depend on one another": f"choices: {{{CHOICES}}}\nstages:\n{ENTANGLED}",
     "a wide choice": "choices: {a: {from: 1, to: 9000}}\nstages: [{block: conv, out_channels: {shared: a}}]\n",
     "ten to the twelfth": "stages: [{block: conv, out_channels: {from: 1, to: 1000000000000}}]\n",

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import nas
 
 
 def shipped_code(plugins: Sequence[str]) -> dict[str, Any]:
-    """Ray's runtime environment with this package and the plugins, each with the package that it is in.
+    """Ray's runtime environment with this package and the plugins, each with the whole package that it is in.
 
     Args:
-        plugins: dotted names of modules that are imported here.
+        plugins: dotted names of modules that can be imported here.
     """
-    packages = dict.fromkeys(name.split(".")[0] for name in plugins)
-    modules: list[ModuleType] = [nas, *(importlib.import_module(name) for name in packages if name != "nas")]
-    return {"py_modules": modules, "excludes": ["__pycache__"]}
+    packages = dict.fromkeys([nas.__name__, *(name.split(".")[0] for name in plugins)])
+    # Paths, not the modules themselves, which Ray Client cannot send.
+    return {"py_modules": [_path_of(name) for name in packages], "excludes": ["__pycache__"]}
+
+
+def _path_of(name: str) -> str:
+    """The folder of a package, or the file of a single module."""
+    module = importlib.import_module(name)
+    path = next(iter(module.__path__)) if hasattr(module, "__path__") else module.__file__
+    assert path is not None
+    return path
