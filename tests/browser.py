@@ -9,10 +9,12 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+TEXT = "document.body.innerText"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -25,10 +27,12 @@ class Browser:
     """One page of a browser.
 
     Attributes:
-        problems: errors and warnings of its console, exceptions, and requests of anything but files and data.
+        problems: errors and warnings of its console, exceptions, and requests of anything but files, data and `site`.
     """
 
-    def __init__(self, to: int, back: int) -> None:
+    def __init__(self, to: int, back: int, site: str | None = None) -> None:
+        self._site = site
+        self._allowed = ("file:", "data:", *([site] if site else []))
         self._to, self._back = os.fdopen(to, "wb", buffering=0), os.fdopen(back, "rb")
         self._count, self._session, self._unread = 0, "", b""
         self._seen: list[dict[str, Any]] = []
@@ -39,8 +43,9 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        offline = {"latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-        self.call("Network.emulateNetworkConditions", offline=True, **offline)
+        if self._site is None:
+            offline = {"latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+            self.call("Network.emulateNetworkConditions", offline=True, **offline)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         self._count += 1
@@ -52,12 +57,12 @@ class Browser:
         assert "error" not in answer, f"{method}: {answer['error']}"
         return answer["result"]
 
-    def open(self, file: Path, width: int, height: int = 900, mobile: bool = False) -> None:
-        """Shows a file in a window of so many CSS pixels, and waits until it is loaded."""
+    def open(self, page: Path | str, width: int, height: int = 900, mobile: bool = False) -> None:
+        """Shows a file or an address in a window of so many CSS pixels, and waits until it is loaded."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
         self.call("Emulation.setTouchEmulationEnabled", enabled=mobile)
         self._seen.clear()
-        self.call("Page.navigate", url=file.resolve().as_uri())
+        self.call("Page.navigate", url=page.resolve().as_uri() if isinstance(page, Path) else page)
         while not any(each.get("method") == "Page.loadEventFired" for each in self._seen):
             self._note(self._read())
 
@@ -66,6 +71,14 @@ class Browser:
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    def wait_for(self, expression: str, timeout_s: float = 60) -> Any:
+        """The value of a JavaScript expression once it is true, for pages that fill themselves."""
+        until = time.monotonic() + timeout_s
+        while not (value := self.ask(expression)):
+            assert time.monotonic() < until, f"{expression} is not true after {timeout_s} s: {self.ask(TEXT)}"
+            time.sleep(0.2)
+        return value
 
     def point_at(self, x: float, y: float) -> None:
         for shift in (-1, 0):
@@ -103,13 +116,13 @@ class Browser:
             self.problems.append(f"exception: {params['exceptionDetails']}")
         elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
             self.problems.append(f"log: {params['entry']['text']}")
-        elif method == "Network.requestWillBeSent" and not params["request"]["url"].startswith(("file:", "data:")):
+        elif method == "Network.requestWillBeSent" and not params["request"]["url"].startswith(self._allowed):
             self.problems.append(f"network: {params['request']['url']}")
 
 
 @contextlib.contextmanager
-def browser(profile: Path) -> Iterator[Browser]:
-    """A headless browser without a network, with a profile of its own."""
+def browser(profile: Path, site: str | None = None) -> Iterator[Browser]:
+    """A headless browser with a profile of its own, that reaches nothing, or only `site` (`http://127.0.0.1:PORT/`)."""
     found = chromium()
     assert found is not None
     (low_in, ours_out), (ours_in, low_out) = os.pipe(), os.pipe()
@@ -117,6 +130,7 @@ def browser(profile: Path) -> Iterator[Browser]:
     theirs_in, theirs_out = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (low_in, low_out))
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
     flags += ["--no-first-run", "--disable-background-networking", f"--user-data-dir={profile}"]
+    flags += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 
     def as_three_and_four() -> None:
         os.dup2(theirs_in, 3)
@@ -128,7 +142,7 @@ def browser(profile: Path) -> Iterator[Browser]:
     for end in (low_in, low_out, theirs_in, theirs_out):
         os.close(end)
     try:
-        shown = Browser(ours_out, ours_in)
+        shown = Browser(ours_out, ours_in, site)
         shown.start()
         yield shown
     finally:
