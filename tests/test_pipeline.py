@@ -100,11 +100,21 @@ def test_a_trial_that_is_dropped_or_fails_leaves_the_lane(data, tmp_path, quick_
     assert is_free(tmp_path)
 
     def fail():
-        raise MemoryError("no\nmore")
+        raise RecursionError("too\ndeep")
 
     quick_training.append(fail)
     *_, ended = told(data, job_of(data), folder=tmp_path)[0]
-    assert (ended.state, ended.reason) == (TrialState.FAILED, "MemoryError: no")
+    assert (ended.state, ended.reason) == (TrialState.FAILED, "RecursionError: too")
+    assert is_free(tmp_path)
+
+
+def test_want_of_memory_is_not_recorded_as_the_trials_fault_and_leaves_the_lane(data, tmp_path, quick_training):
+    def fail():
+        raise MemoryError("no more")
+
+    quick_training.append(fail)
+    with pytest.raises(MemoryError):
+        list(told(data, job_of(data), folder=tmp_path)[0])
     assert is_free(tmp_path)
 
 
