@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
-from nas.config import SearchConfig
+from nas.config import RayConfig, SearchConfig
 from nas.latency.memory import LatencyMemory
 from nas.pipeline import Events
 from nas.reading import Reading
@@ -179,7 +179,7 @@ def stock(space: str, trials: int, folder: Path) -> Timeline:
     experiment but at its end (`nas.tune.ray_session.ENVIRONMENT`, as in ours).
     """
     line, define = Timeline(), partial(_define, load_space(space))
-    with ray_session(SearchConfig(), dashboard=False):
+    with ray_session(SearchConfig(ray=RayConfig(dashboard=False))):
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(SLOTS)
         search = TimedOptunaSearch(
             define, metric=list(OBJECTIVES), mode=["min", "min"], sampler=optuna.samplers.RandomSampler(seed=0)
@@ -236,7 +236,7 @@ def ours(space: str, trials: int, folder: Path, per_call: int, sampler: str = "r
     plan, line = make_plan({**given, **many}), Timeline()
     with (folder / "shown.txt").open("w") as shown, contextlib.redirect_stdout(shown):
         view = ProgressView(plan.config, enabled=True)
-        with view, ray_session(plan.config, dashboard=False):
+        with view, ray_session(plan.config):
             store, state = _begun(plan, view, line)
             run_with_ray(None, plan, state, store, LookUp(make_table()))
             write_results(store, store.records(), plan.config)
@@ -258,4 +258,4 @@ def _begun(plan: Plan, view: ProgressView, line: Timeline) -> tuple[RunStore, Se
             line.end()
 
     store = new_store(plan, where)
-    return store, SearchState(plan, store, study, prices, watch)
+    return store, SearchState(plan, store, study, prices, [watch])

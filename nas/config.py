@@ -133,7 +133,7 @@ class RayConfig:
     """Which Ray runs the trials."""
 
     address: str | None = key(None, "address of a running cluster; default: one is started here")
-    dashboard: bool | None = key(None, "start the dashboard; default: in an interactive terminal")
+    dashboard: bool | None = key(None, "start Ray's dashboard, on 127.0.0.1; default: in an interactive terminal")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from nas.space import SearchSpace
 from nas.space_weight import Steps
 from nas.stage import Stage
 
+KNOWN_PER_STEP = 16  # channel counts that are known to fit cost so much less than one that has to be tried
 Bound = tuple[tuple[str, Value], ...]  # shared choices that are made, by name
 
 
@@ -118,8 +119,9 @@ def _leaving(stage: Stage, arriving: set[int], steps: Steps) -> set[int]:
         for depth in range(1, max(depths) + 1):
             before, channels = channels, set()
             for block, passed in known:
-                steps.take(len(before), stage.where)
-                passed.update({count: _through(stage, block, count) for count in before - passed.keys()})
+                new = before - passed.keys()
+                steps.take(1 + len(new) + len(before) // KNOWN_PER_STEP, stage.where)
+                passed.update({count: _through(stage, block, count) for count in new})
                 channels.update(passed[count] for count in before)
             if depth in depths or channels == before:
                 leaving |= channels

@@ -60,12 +60,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> LatencyConfig:
 @pytest.fixture(scope="module")
 def measuring_cluster() -> Iterator[None]:
     """One Ray for all tests of a file, since starting it takes seconds; its node declares that it measures."""
-    from nas.config import SearchConfig
+    from nas.config import RayConfig, SearchConfig
     from nas.tune.ray_session import ray_session
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_OVERRIDE_RESOURCES", '{"latency": 1}')
-        with ray_session(SearchConfig(), dashboard=False):
+        with ray_session(SearchConfig(ray=RayConfig(dashboard=False))):
             yield
 
 

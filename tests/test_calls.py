@@ -5,6 +5,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
+from ray.exceptions import RayError
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -71,6 +73,7 @@ class FakeState:
     live: set[int] = field(default_factory=set)
     events: list[Any] = field(default_factory=list)
     back: list[int] = field(default_factory=list)
+    time_is_up: bool = False
 
     @property
     def over(self):
@@ -95,8 +98,8 @@ class FakeState:
         self.live -= {each.trial for each in events if isinstance(each, Ended)}
 
     def hand_back(self, trials):
+        self.back = sorted([*self.back, *(self.live & set(trials))])
         self.live -= set(trials)
-        self.back += trials
 
     def fail(self, trial, reason):
         if trial in self.live:
@@ -106,8 +109,15 @@ class FakeState:
 class FakeCall(SimpleNamespace):
     """What is a trial to Ray."""
 
-    def set_config(self, config):
-        self.config = config
+
+class FakeStore:
+    """A run's folder that keeps what it receives."""
+
+    def __init__(self):
+        self.received = []
+
+    def receive(self, files):
+        self.received.append(files)
 
 
 def numbers(config):
@@ -115,7 +125,7 @@ def numbers(config):
 
 
 def test_slots_are_calls_and_the_last_one_may_hold_fewer():
-    searcher = StateSearcher(FakeState(12), concurrent=2, per_call=5)
+    searcher = StateSearcher(FakeState(12), lambda: 2, per_call=5)
     assert numbers(searcher.suggest("a")) == [0, 1, 2, 3, 4]
     assert numbers(searcher.suggest("b")) == [5, 6, 7, 8, 9]
     assert searcher.suggest("c") is None
@@ -125,45 +135,91 @@ def test_slots_are_calls_and_the_last_one_may_hold_fewer():
     assert searcher.suggest("d") == Searcher.FINISHED
 
 
-def test_a_call_that_begins_anew_holds_only_what_has_not_ended():
-    state = FakeState(3)
-    call = FakeCall(config=StateSearcher(state, 1, 3).suggest("a"), error_file=None)
-    scheduler = StateScheduler(state)
-    assert (
-        scheduler.on_trial_result(None, call, {"events": [priced(0), ended(0), priced(1)]}) == TrialScheduler.CONTINUE
+def told(state, call, *events, store=None, files=None):
+    """What becomes of a call that reports events."""
+    return StateScheduler(state, store or FakeStore()).on_trial_result(
+        None, call, {"events": list(events), "files": files}
     )
-    assert numbers(call.config) == [1, 2]
+
+
+def test_room_that_grows_is_used():
+    room = [1]
+    searcher = StateSearcher(FakeState(4), lambda: room[0], per_call=1)
+    assert numbers(searcher.suggest("a")) == [0]
+    assert searcher.suggest("b") is None
+    room[0] = 3
+    assert [numbers(searcher.suggest(name)) for name in "bc"] == [[1], [2]]
+    room[0] = 0
+    searcher.on_trial_complete("a")
+    assert searcher.suggest("d") is None
 
 
 def test_of_a_lost_call_each_trial_is_tried_by_itself_and_only_a_lone_one_fails():
     state = FakeState(4)
-    searcher = StateSearcher(state, 1, 3)
+    searcher, losses = StateSearcher(state, lambda: 1, 3), LossCallback(state, retries=1)
     call = FakeCall(config=searcher.suggest("a"), error_file=None)
-    StateScheduler(state).on_trial_result(None, call, {"events": [priced(0), ended(0), priced(1)]})
-    LossCallback(state).on_trial_error(0, [], call)
+    assert told(state, call, priced(0), ended(0), priced(1)) == TrialScheduler.CONTINUE
+    losses.on_trial_error(0, [], call)
     searcher.on_trial_complete("a", error=True)
-    alone = searcher.suggest("b")
-    assert numbers(alone) == [1] and not any(event.trial == 1 for event in state.events if isinstance(event, Ended))
-    LossCallback(state).on_trial_error(0, [], FakeCall(config=alone, error_file=None))
-    searcher.on_trial_complete("b", error=True)
+    for name in "bc":  # once more, as `retries` says
+        alone = searcher.suggest(name)
+        assert numbers(alone) == [1] and not any(event.trial == 1 for event in state.events if isinstance(event, Ended))
+        losses.on_trial_error(0, [], FakeCall(config=alone, error_file=None))
+        searcher.on_trial_complete(name, error=True)
     assert (state.events[-1].trial, state.events[-1].state) == (1, TrialState.FAILED)
     assert state.events[-1].reason == "worker lost: Ray does not say why"
-    assert numbers(searcher.suggest("c")) == [2]
-    searcher.on_trial_complete("c")
-    assert numbers(searcher.suggest("d")) == [3]
+    assert numbers(searcher.suggest("d")) == [2]
+    searcher.on_trial_complete("d")
+    assert numbers(searcher.suggest("e")) == [3]
+
+
+def test_a_node_that_is_lost_is_not_its_trials_fault(tmp_path):
+    state = FakeState(1)
+    searcher, losses = StateSearcher(state, lambda: 1, 1), LossCallback(state, retries=0)
+    error = tmp_path / "error.txt"
+    error.write_text("The actor died because its node has died.")
+    for name in "abc":
+        losses.on_trial_error(0, [], FakeCall(config=searcher.suggest(name), error_file=str(error)))
+        searcher.on_trial_complete(name, error=True)
+    assert not state.events and numbers(searcher.suggest("d")) == [0]
+
+
+def test_files_are_written_before_the_events_that_need_them(monkeypatch):
+    state, store = FakeState(2), FakeStore()
+    store.receive = lambda files: store.received.append((files, list(state.events)))
+    monkeypatch.setattr(ray, "get", lambda answer, timeout: answer)
+    call = FakeCall(config=StateSearcher(state, lambda: 1, 2).suggest("a"))
+    assert told(state, call, ended(0), store=store, files=(("weights/0.safetensors", b"w"),)) == TrialScheduler.CONTINUE
+    assert store.received == [((("weights/0.safetensors", b"w"),), [])] and state.events == [ended(0)]
+
+
+def test_a_trial_whose_files_are_lost_with_their_node_is_judged_again(monkeypatch):
+    def lost(answer, timeout):
+        raise RayError("the object is gone")
+
+    state = FakeState(1)
+    monkeypatch.setattr(ray, "get", lost)
+    searcher = StateSearcher(state, lambda: 1, 1)
+    call = FakeCall(config=searcher.suggest("a"))
+    assert told(state, call, ended(0), files="somewhere") == TrialScheduler.STOP
+    searcher.on_trial_complete("a")
+    assert not state.events and numbers(searcher.suggest("b")) == [0]
 
 
 def test_a_call_is_over_with_its_last_trial():
     state = FakeState(2)
-    call = FakeCall(config=StateSearcher(state, 1, 2).suggest("a"))
-    assert StateScheduler(state).on_trial_result(None, call, {"events": [ended(0), ended(1)]}) == TrialScheduler.STOP
+    call = FakeCall(config=StateSearcher(state, lambda: 1, 2).suggest("a"))
+    assert told(state, call, ended(0), ended(1)) == TrialScheduler.STOP
 
 
 def test_trials_of_a_call_are_judged_in_order():
     assignments = [Assignment(trial, {}, "id", Known(), (LAST,)) for trial in (3, 1, 2)]
     worker: Any = None
-    judged = one_after_another(assignments, lambda each, worker: (ended(each.trial) for _ in range(1)), worker)  # pyright: ignore
-    assert [event.trial for event in judged] == [3, 1, 2]
+    begun = []
+    judged = one_after_another(
+        assignments, lambda each, worker: (ended(each.trial) for _ in range(1)), worker, begun.append
+    )  # pyright: ignore
+    assert [event.trial for event in judged] == [3, 1, 2] == [each.trial for each in begun]
 
 
 def test_calls_of_several_trials_are_refused_where_one_may_be_taken_off(tmp_path):

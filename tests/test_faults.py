@@ -1,6 +1,5 @@
 """What a run is worth after all that can go wrong around it: nothing judged is lost, nothing false is recorded."""
 
-import contextlib
 import errno
 import multiprocessing
 import os
@@ -23,6 +22,7 @@ from nas.results import Run, front_of, make_constraints
 from nas.store import RunStore
 from nas.trial import TrialState, unfinished
 from nas.tune.judging import trained
+from tests.processes import children, lives, wait_for
 from tests.searching import SMALL, events_of, journal_of, quick_latency, small_search
 
 KILLS = 20
@@ -80,38 +80,10 @@ def test_a_driver_that_is_killed_again_and_again_ends_with_a_whole_run(tmp_path,
     check_whole(path, budget)
 
 
-def children(process: int) -> set[int]:
-    """Processes of a session that `process` leads, or that descend from one of it."""
-    found: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            pid, (_, parent, *_) = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()
-            found[pid] = int(parent)
-    known = {process}
-    while more := {pid for pid, parent in found.items() if parent in known} - known:
-        known |= more
-    return known - {process}
-
-
 def written(path: Path) -> int:
     """How much a run has written down."""
     events = path / "events.jsonl"
     return events.stat().st_size if events.exists() else 0
-
-
-def wait_for(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def lives(process: int) -> bool:
-    """Whether a process is there, and is no zombie."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.slow
@@ -247,7 +219,7 @@ def test_a_trial_without_memory_is_tried_once_more_in_a_new_process(cluster, tmp
         yield from trained(assignment, worker)
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(ray_executor.run_with_ray, "__defaults__", (judge,))
+    monkeypatch.setattr(ray_executor, "run_with_ray", partial(ray_executor.run_with_ray, judge=judge))
     run = small_search(tmp_path / "runs", run="a", budget=4, **{"trials.executor": "ray", "trials.concurrent": 1})
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     where = [line.split() for line in (tmp_path / "processes").read_text().splitlines()]

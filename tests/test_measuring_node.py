@@ -53,6 +53,7 @@ def elsewhere(monkeypatch):
     made = Elsewhere()
     monkeypatch.setattr(ray_measuring, "_act", made)
     monkeypatch.setattr(ray, "get", made.get)
+    monkeypatch.setattr(ray, "wait", lambda answers, timeout: (answers, []))
     return made
 
 

@@ -35,6 +35,11 @@ class Assignment:
     rungs: tuple[int, ...]
     alone: bool = False
 
+    @property
+    def name(self) -> str:
+        """What it is called in Ray."""
+        return f"trial{self.trial}_{self.arch_id}"
+
 
 @dataclass(frozen=True)
 class Worker:

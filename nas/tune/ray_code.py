@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import nas
@@ -22,7 +22,6 @@ def shipped_code(plugins: Sequence[str]) -> dict[str, Any]:
 
 def _path_of(name: str) -> str:
     """The folder of a package, or the file of a single module."""
-    module = importlib.import_module(name)
-    path = next(iter(module.__path__)) if hasattr(module, "__path__") else module.__file__
-    assert path is not None
-    return path
+    spec = find_spec(name)
+    assert spec is not None and spec.origin is not None
+    return next(iter(spec.submodule_search_locations or [spec.origin]))

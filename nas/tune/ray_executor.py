@@ -33,8 +33,7 @@ MOST_PENDING = 10_000  # calls that wait for a worker; there are never more than
 
 def _name(call: Trial) -> str:
     """What a call of trials is named after in Ray: its first one."""
-    first = call.config["assignments"][0]
-    return f"trial{first.trial}_{first.arch_id}"
+    return call.config["assignments"][0].name
 
 
 def _folder(call: Trial) -> str:
@@ -76,6 +75,7 @@ def run_with_ray(
         import_path=import_path(),
     )
     trainable = tune.with_resources(trainable, {"cpu": plan.config.trials.cpus, "gpu": plan.gpus_per_trial})
+    trainable.__qualname__ = ArchitectureTrainable.__qualname__  # the actors' class in the dashboard
     # What fails is recorded as an event with its reason; Ray's own tracebacks would bury it.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     before = signal.getsignal(signal.SIGINT)

@@ -6,9 +6,12 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
+from unittest import mock
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayError
 
 from nas.config import SearchConfig, one_line
@@ -24,6 +27,7 @@ ENVIRONMENT = {
 }
 
 
+LOCALHOST = "127.0.0.1"
 TOKEN = (
     " (does it ask for a token? then set RAY_AUTH_MODE=token, with the token of its head in ~/.ray/auth_token or "
     "RAY_AUTH_TOKEN)"
@@ -31,8 +35,10 @@ TOKEN = (
 
 
 @contextlib.contextmanager
-def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
-    """A connection to Ray, started here unless one is running in this process; yields the dashboard's address.
+def ray_session(config: SearchConfig) -> Iterator[list[str]]:
+    """A connection to Ray, started here unless one is running in this process.
+
+    Yields where a person may watch it, a line each: none where its dashboard is off.
 
     Raises:
         ValueError: the cluster at `ray.address` does not answer.
@@ -40,22 +46,25 @@ def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
-        yield None
+        yield []
         return
+    dashboard = config.ray.dashboard
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
         if config.ray.address:
             _check_reachable(config.ray.address)
             context = ray.init(address=config.ray.address, runtime_env=shipped_code(config.plugins), **quiet)
         else:
-            with interrupt_later():
+            with interrupt_later(), mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False):
                 context = ray.init(
                     # Else Ray would join whatever cluster was last started on this machine, dead or alive.
                     address="local",
-                    include_dashboard=dashboard,
-                    dashboard_host="127.0.0.1",
-                    # The host's own name does not always resolve.
-                    _node_ip_address="127.0.0.1",
+                    # Where the terminal is one, if `ray[default]` is there.
+                    include_dashboard=None if dashboard is None and sys.stdout.isatty() else bool(dashboard),
+                    # Else Ray's processes would listen on every address of this machine, whatever is asked for: it
+                    # makes an address that others reach of this one, unless clusters are off (`ENABLE_RAY_CLUSTER`).
+                    dashboard_host=LOCALHOST,
+                    _node_ip_address=LOCALHOST,
                     **quiet,
                 )
     except KeyboardInterrupt:  # in the middle of Ray's start it would have left half a Ray, which crashes at exit
@@ -67,9 +76,20 @@ def ray_session(config: SearchConfig, dashboard: bool) -> Iterator[str | None]:
             + (TOKEN if config.ray.address else "")
         ) from None
     try:
-        yield context.dashboard_url
+        yield _addresses(context.dashboard_url, config)
     finally:
         ray.shutdown()
+
+
+def _addresses(dashboard: str | None, config: SearchConfig) -> list[str]:
+    if not dashboard:
+        return []
+    token = os.environ.get("RAY_AUTH_MODE") == "token"  # where nobody has set it, Ray has
+    lines = [f"Ray dashboard: http://{dashboard}" + (" (its token: ray get-auth-token)" if token else "")]
+    if not config.ray.address:
+        (node,) = ray.nodes()
+        lines.append(f"for Prometheus: http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics")
+    return lines
 
 
 def _check_reachable(address: str) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,29 +20,38 @@ from nas.objectives import get_objectives
 from nas.results import Run
 from nas.samplers import SearchTask, make_sampler
 from nas.store import RunStore
-from nas.trial import Event
 from nas.tune.environment import describe_environment
 from nas.tune.feasibility import check_feasible
+from nas.tune.figures import Show
 from nas.tune.finish import finish
 from nas.tune.forecast import Forecast
 from nas.tune.inline import run_inline
 from nas.tune.loggers import SearchLogs
+from nas.tune.metrics import SearchMetrics
 from nas.tune.plan import Plan, make_plan
 from nas.tune.pricing import PricedArchitectures
 from nas.tune.progress import ProgressView
 from nas.tune.scouting import scout
-from nas.tune.search_state import GIVEN_UP, SearchState
+from nas.tune.search_state import GIVEN_UP, SearchState, Watch
 from nas.tune.study import Study
 
 StudyT = TypeVar("StudyT", bound=Study)
 
 
 class Executor(NamedTuple):
-    """What runs trials, the machine that measures for them, if it is another one, and where Ray shows itself."""
+    """What runs trials, and what comes with it.
+
+    Attributes:
+        run: runs them.
+        node: the machine that measures for them, if it is another one.
+        addresses: where a person may watch them, a line each.
+        show: shows figures on the search there.
+    """
 
     run: Callable[[Plan, SearchState, RunStore], None]
     node: MeasuringNode | None = None
-    dashboard: str | None = None
+    addresses: Sequence[str] = ()
+    show: Show | None = None
 
 
 def run_search(verbose: bool = True, **settings: Any) -> Run:
@@ -66,8 +74,8 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
         executor = stack.enter_context(_executor(plan, view.say))
         meter, where, calibrated = _latency(plan, executor.node)
         view.announce(plan.space, plan.job.data)
-        if executor.dashboard:
-            view.say(f"Ray dashboard: http://{executor.dashboard}")
+        for line in executor.addresses:
+            view.say(line)
         if calibrated and not plan.job.constraints:
             view.say("latency.calibration spares nothing: without a constraint every network is measured")
         plan = dataclasses.replace(plan, job=dataclasses.replace(plan.job, timed_device=where.device))
@@ -86,7 +94,12 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
             study = study_of(plan, prices)
             study.learn_from(plan.earlier)
             logs = stack.enter_context(SearchLogs(plan.config, store, view.say))
-            state = SearchState(plan, store, study, prices, partial(_watch, view, logs))
+            watches: list[Watch] = [view.watch, lambda event, state: logs.watch(event, state.last)]
+            if executor.show:
+                images = len(plan.job.data.train)
+                metrics = SearchMetrics(plan.config, store, images, executor.show, view.say)
+                watches.append(stack.enter_context(metrics).watch)
+            state = SearchState(plan, store, study, prices, watches)
             executor.run(plan, state, store)
             if state.over != "interrupted":
                 state.close()
@@ -118,11 +131,6 @@ def _resumable(store: RunStore, say: Callable[[str], None]) -> Iterator[None]:
         raise
 
 
-def _watch(view: ProgressView, logs: SearchLogs, event: Event, state: SearchState) -> None:
-    view.watch(event, state)
-    logs.watch(event, state.last)
-
-
 @contextlib.contextmanager
 def _executor(plan: Plan, say: Callable[[str], None]) -> Iterator[Executor]:
     if plan.config.trials.executor == "inline":
@@ -130,16 +138,18 @@ def _executor(plan: Plan, say: Callable[[str], None]) -> Iterator[Executor]:
         return
     from nas.tune.ray_executor import run_with_ray
     from nas.tune.ray_measuring import measuring_node
+    from nas.tune.ray_metrics import shown_by_ray
     from nas.tune.ray_nodes import check_nodes, concurrency
     from nas.tune.ray_session import ray_session
 
-    wanted = plan.config.ray.dashboard
-    with ray_session(plan.config, sys.stdout.isatty() if wanted is None else wanted) as dashboard:
+    with ray_session(plan.config) as addresses:
         concurrency(plan)
         node = measuring_node()
         if plan.config.ray.address:
             check_nodes(plan)
-        yield Executor(partial(run_with_ray, node, say=say), node, dashboard)
+        watched = addresses or plan.config.ray.address
+        with shown_by_ray(plan.name) if watched else contextlib.nullcontext() as show:
+            yield Executor(partial(run_with_ray, node, say=say), node, addresses, show)
 
 
 def _latency(plan: Plan, node: MeasuringNode | None) -> tuple[Meter, Conditions, LatencyPredictor | None]:

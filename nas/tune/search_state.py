@@ -42,6 +42,9 @@ class _Begun(NamedTuple):
     events: list[Event]
 
 
+Watch = Callable[[Event, "SearchState"], None]  # is told of each event when it is written down
+
+
 class SearchState:
     """Hands out trials and takes in their events, for whichever executor runs them.
 
@@ -61,10 +64,10 @@ class SearchState:
         store: RunStore,
         study: Study,
         prices: PricedArchitectures,
-        watch: Callable[[Event, SearchState], None],
+        watches: Sequence[Watch] = (),
     ) -> None:
         self._config, self._store, self._study = plan.config, store, study
-        self._prices, self._watch = prices, watch
+        self._prices, self._watches = prices, watches
         self._constraints = plan.job.constraints
         self._ends_at = None if plan.time_budget_s is None else time.monotonic() + plan.time_budget_s
         self.over: str | None = None
@@ -89,6 +92,11 @@ class SearchState:
     def live(self) -> int:
         """Trials that were handed out and have neither ended nor are waiting at a rung."""
         return len(self._live)
+
+    @property
+    def waiting(self) -> int:
+        """Trials that wait at a rung."""
+        return len(self._waiting)
 
     def works_on(self, trial: int) -> bool:
         """Whether a trial that was handed out is to go on."""
@@ -135,7 +143,11 @@ class SearchState:
             for event in events:
                 if not isinstance(event, EpochEnded):
                     self._conclude(event)
-                self._watch(event, self)
+                self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        for watch in self._watches:
+            watch(event, self)
 
     def give_up(self, reason: str) -> None:
         """Ends the search where it stands, without another word in its run: nothing can be written there."""
@@ -250,7 +262,7 @@ class SearchState:
         self._live[proposal.trial] = _Begun(suggestion, [proposal])
         if not repeated:
             self._store.append(proposal)
-        self._watch(proposal, self)
+        self._tell(proposal)
         return self._assignment(proposal.trial)
 
     def _next_published(self) -> Suggestion | None:

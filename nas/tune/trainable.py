@@ -11,6 +11,7 @@ from typing import Any
 import ray
 import torch
 from ray import tune
+from ray._raylet import setproctitle  # pyright: ignore[reportAttributeAccessIssue]  # of C++, as all processes of Ray
 
 from nas.config import first_line
 from nas.exhausted import out_of_space
@@ -67,6 +68,7 @@ class ArchitectureTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """The next events, with the files that they need; the driver says when there is no need of more."""
+        setproctitle(f"ray::{self._now}")  # Ray has set it to this method's name
         try:
             events = together(self._events, self._is_last)
         except Exception as error:
@@ -82,19 +84,33 @@ class ArchitectureTrainable(tune.Trainable):
         self._events.close()
         self._files.close()
 
+    def __repr__(self) -> str:
+        """What the dashboard calls this actor: Ray asks once, so what it was started for, not what it is at."""
+        return f"worker since {self._now}"
+
     def _begin(self, config: dict[str, Any]) -> None:
         assignments: Sequence[Assignment] = config["assignments"]
         self.config = {}  # else Ray would send all of it back with every result
         self._last_rungs = {each.trial: each.rungs[-1] for each in assignments}
-        self._events = one_after_another(assignments, self._judge, self._worker)
+        self._now = assignments[0].name
+        self._events = one_after_another(assignments, self._judge, self._worker, self._show)
+
+    def _show(self, assignment: Assignment) -> None:
+        """Has people see which architecture trains where: in the actor's log, and among the node's processes."""
+        self._now = assignment.name
+        setproctitle(f"ray::{self._now}")
+        print(time.strftime("%Y-%m-%d %H:%M:%S"), self._now, flush=True)
 
     def _is_last(self, rung: Rung) -> bool:
         return rung.epochs == self._last_rungs[rung.trial]
 
 
-def one_after_another(assignments: Iterable[Assignment], judge: Judge, worker: Worker) -> Generator[Event, None, None]:
-    """The events of some trials."""
+def one_after_another(
+    assignments: Iterable[Assignment], judge: Judge, worker: Worker, begin: Callable[[Assignment], None]
+) -> Generator[Event, None, None]:
+    """The events of some trials, each of which is told of when it begins."""
     for each in assignments:
+        begin(each)
         yield from judge(each, worker)
 
 
