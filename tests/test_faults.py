@@ -26,6 +26,8 @@ from tests.processes import children, lives, wait_for
 from tests.searching import SMALL, events_of, journal_of, quick_latency, small_search
 
 KILLS = 20
+# Through Ray what a driver does takes minutes: Ray is started and ended each time.
+EXECUTORS = ["inline", pytest.param("ray", marks=pytest.mark.slow)]
 
 
 def check_whole(path: Path, budget: int) -> None:
@@ -59,7 +61,7 @@ def search_on(runs_dir: Path, settings: dict[str, object]) -> None:
     small_search(runs_dir, run="killed", resume=(runs_dir / "killed").exists(), **settings)
 
 
-@pytest.mark.parametrize("scheduler", ["full", "mo_asha"])
+@pytest.mark.parametrize("scheduler", ["full", pytest.param("mo_asha", marks=pytest.mark.slow)])
 def test_a_driver_that_is_killed_again_and_again_ends_with_a_whole_run(tmp_path, scheduler):
     draw, budget = random.Random(scheduler), 10
     rungs = {"scheduler": "mo_asha", "mo_asha.rungs": 2} if scheduler == "mo_asha" else {}
@@ -116,7 +118,7 @@ def begun(words: list[str], runs_dir: Path) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("executor", ["inline", "ray"])
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_sigterm_ends_a_search_at_once_and_leaves_it_resumable(cluster, tmp_path, executor):
     settings = {**SMALL, "trials.executor": executor, "train.epochs": 40, "budget": 15}
     words = [*(f"{key}={value}" for key, value in settings.items()), "ray.dashboard=false"]
@@ -146,7 +148,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", disk], check=True)
 
 
-@pytest.mark.parametrize("executor", ["inline", "ray"])
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_full_disk_stops_a_search_which_goes_on_when_there_is_room(cluster, small_disk, executor, capsys):
     disk, grow = small_disk
     words = ["space=tiny", "budget=12", "train.epochs=2", "run=full", f"runs_dir={disk}", "latency.tolerance=1"]
@@ -164,7 +166,7 @@ def test_a_full_disk_stops_a_search_which_goes_on_when_there_is_room(cluster, sm
     check_whole(disk / "full", 12)
 
 
-@pytest.mark.parametrize("executor", ["inline", "ray"])
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("scheduler", ["full", "mo_asha"])
 def test_a_trial_of_which_only_the_end_is_missing_is_trained_again(cluster, tmp_path, executor, scheduler):
     settings = {"trials.executor": executor, "scheduler": scheduler, "train.epochs": 3, "trials.concurrent": 1}

@@ -74,6 +74,7 @@ def words_of_the_page(start: str) -> list[str]:
     return line.removeprefix("python -m ").split()
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page_is_searched_exported_and_resumed(example):
     words = words_of_the_page("nas.search")
     done = command(example, *words, *SMALL, "run=first")
