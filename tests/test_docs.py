@@ -130,6 +130,8 @@ def run_line(line: str, folder: Path) -> None:
 
 def run_block(block: Block, folder: Path, names: dict, soon: bool) -> dict:
     """Runs a block; what a block of Python leaves is known to the next one."""
+    if not block.is_run(""):
+        return names
     if block.file:
         (folder / block.file).write_text(block.text, encoding="utf-8")
     elif block.language == "yaml":

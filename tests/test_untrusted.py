@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from analysis.runs import remove_runs
 from analysis.table_space import read_table as read_cells
-from nas import bounded
+from nas import bounded, describe, export, search, train
 from nas.bounded import parse_json, parse_json_line, parse_yaml, read_text
 from nas.data.files import read_npz
 from nas.exporting.export_run import export_run
@@ -388,3 +388,27 @@ def test_an_environment_that_is_no_mapping_is_refused(tmp_path):
         (store.path / "environment.json").write_text(text)
         with pytest.raises(ValueError, match=r"environment\.json cannot be read"):
             RunStore.open(store.path).environment()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (search, ["resume=true", "run=theirs", "budget=2"]),
+        (search, ["config=runs/theirs/config.yaml", "run=mine"]),
+        (export, ["run=theirs", "out=out"]),
+        (describe, ["arch=runs/theirs:0"]),
+        (train, ["arch=runs/theirs:0", "out=out"]),
+    ],
+)
+def test_a_runs_files_alone_import_no_plugin(tmp_path, monkeypatch, capsys, command, words):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs", "theirs", [(0.1, 1.0)])
+    file = tmp_path / "runs" / "theirs" / "config.yaml"
+    assert "plugins: []" in file.read_text()
+    file.write_text(file.read_text().replace("plugins: []", "plugins: [theirs]"))
+    (tmp_path / "theirs.py").write_text("raise SystemExit('it ran')")
+    before = sorted(tmp_path.rglob("*"))
+    assert command.main(words) == 2
+    said = capsys.readouterr().err
+    assert "a file alone imports no code; allowed: plugins=[theirs] in the command" in said and said.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
