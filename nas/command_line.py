@@ -62,8 +62,9 @@ def make(settings: Mapping[str, Any], schema: type[ConfigT]) -> ConfigT:
     file = flat.pop("config", None)
     merged = _defaults(schema)
     if file is not None:
-        from_file = _flatten(read_settings(f"config={file}", user_path("config", str(file))))
-        check_said(from_file.get("plugins"), flat.get("plugins"), f"config={file}")
+        what = one_line(f"config={file}")
+        from_file = _flatten(read_settings(what, user_path("config", str(file))))
+        check_said(from_file.get("plugins"), flat.get("plugins"), what)
         merged = _merge(merged, {key: value for key, value in from_file.items() if key not in OF_ONE_RUN}, schema)
     merged = _merge(merged, flat, schema)
     config = OmegaConf.to_object(merged)

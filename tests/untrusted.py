@@ -101,7 +101,7 @@ def _changed_once(value: Any, rng: random.Random) -> Any:
     elif what < 0.7:
         del value[at]
     elif what < 0.8 and isinstance(value, list):
-        value[at:at] = [copy.deepcopy(value[at])] * rng.choice((1, 2, 500))
+        value[at:at] = [value[at]] * rng.choice((1, 2, 500))
     elif isinstance(value, dict):
         key = rng.choice([each for each in ODD if not isinstance(each, list | dict)] + inner)
         value[key] = value.pop(at) if what < 0.9 else copy.deepcopy(rng.choice(ODD))
