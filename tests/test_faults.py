@@ -26,6 +26,8 @@ from tests.processes import children, lives, wait_for
 from tests.searching import SMALL, events_of, journal_of, quick_latency, small_search
 
 KILLS = 20
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])]
 # Through Ray what a driver does takes minutes: Ray is started and ended each time.
 EXECUTORS = ["inline", pytest.param("ray", marks=pytest.mark.slow)]
 
@@ -197,24 +199,25 @@ def test_an_event_that_does_not_fit_ends_the_search_and_is_not_missed(tmp_path, 
     check_whole(tmp_path / "full", 9)
 
 
-def too_large(process: Path, times: int) -> Callable[..., None]:
-    """Asks for more memory than there is in the training of trial 1, `times` times; notes who trains what."""
+def too_large(process: Path, times: int, device: str) -> Callable[..., None]:
+    """Asks for more memory than a device has in the training of trial 1, `times` times; notes who trains what."""
 
     def keep(trial: int) -> None:
         with process.open("a") as log:
             log.write(f"{trial} {os.getpid()}\n")
         tried = process.read_text().split("\n")
         if trial == 1 and sum(line.startswith("1 ") for line in tried) <= times:
-            torch.empty(10**15)
+            torch.empty(10**15, device=device)
 
     return keep
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_trial_without_memory_is_tried_once_more_in_a_new_process(cluster, tmp_path, monkeypatch, times):
+def test_a_trial_without_memory_is_tried_once_more_in_a_new_process(cluster, tmp_path, monkeypatch, times, device):
     from nas.tune import ray_executor
 
-    note = too_large(tmp_path / "processes", times)
+    note = too_large(tmp_path / "processes", times, device)
 
     def judge(assignment, worker):
         note(assignment.trial)
@@ -222,7 +225,8 @@ def test_a_trial_without_memory_is_tried_once_more_in_a_new_process(cluster, tmp
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(ray_executor, "run_with_ray", partial(ray_executor.run_with_ray, judge=judge))
-    run = small_search(tmp_path / "runs", run="a", budget=4, **{"trials.executor": "ray", "trials.concurrent": 1})
+    one = {"trials.executor": "ray", "trials.concurrent": 1, "device": device}
+    run = small_search(tmp_path / "runs", run="a", budget=4, **one)
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     where = [line.split() for line in (tmp_path / "processes").read_text().splitlines()]
     trials, processes = [int(trial) for trial, _ in where], [process for _, process in where]
@@ -233,8 +237,9 @@ def test_a_trial_without_memory_is_tried_once_more_in_a_new_process(cluster, tmp
     assert (run.trials["state"] == "completed").sum() == (4 if times == 1 else 3)
 
 
-def test_without_ray_a_trial_without_memory_fails_and_the_next_one_is_judged(tmp_path, monkeypatch):
-    note, build = too_large(tmp_path / "processes", 1), pipeline.fuse
+@pytest.mark.parametrize("device", DEVICES)
+def test_without_ray_a_trial_without_memory_fails_and_the_next_one_is_judged(tmp_path, monkeypatch, device):
+    note, build = too_large(tmp_path / "processes", 1, device), pipeline.fuse
     trial = iter(range(9))
 
     def fuse(network):
@@ -242,7 +247,7 @@ def test_without_ray_a_trial_without_memory_fails_and_the_next_one_is_judged(tmp
         return build(network)
 
     monkeypatch.setattr(pipeline, "fuse", fuse)
-    run = small_search(tmp_path, budget=4)
+    run = small_search(tmp_path, budget=4, device=device)
     assert run.trials["state"].tolist() == ["completed", "failed", "completed", "completed"]
     assert run.trials["reason"][1].startswith("out of memory: ")
 

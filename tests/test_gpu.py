@@ -228,7 +228,7 @@ def test_a_worker_keeps_to_its_share_of_the_memory(tmp_path, monkeypatch, gpus, 
     assignment = Assignment(0, TINY.to_dict(), TINY.arch_id, Known(), (1,))
     worker = ArchitectureTrainable.__new__(ArchitectureTrainable)
     job = dataclasses.replace(stripe_job(stripe_data(32)), device="cuda")
-    worker.setup({"assignments": (assignment,)}, trained, job, str(tmp_path), 1, gpus, None, [], [])
+    worker.setup({"assignments": (assignment,)}, trained, job, str(tmp_path), "mark", 1, gpus, None, [], [])
     worker.cleanup()
     assert shares == wanted
 
