@@ -399,6 +399,25 @@ def test_what_was_judged_in_part_is_learned_from(space):
     assert space.hypervolume(rows) > space.hypervolume(random)
 
 
+def test_where_short_trainings_say_that_nothing_dear_is_any_good_dear_ones_are_proposed_all_the_same(space):
+    """Every fifth proposal is of another place on the axis of costs, the best that is known of there."""
+    study = study_of(make_sampler("exact_cost", SearchTask(space, ["error", "cost"], (), 0)))
+    middle, along = np.median(np.log(space.costs)), []
+    for number in range(40):
+        trial = study.ask()
+        row = space.suggest(trial)
+        error, dear = float(space.errors[row]), np.log(space.costs[row]) > middle
+        trial.set_user_attr(RUNGS, [[0.25, 0.9 if dear else error]])
+        if number % 5 == 0 and not dear:
+            study.tell(trial, [error, float(space.costs[row])])
+        else:
+            study.tell(trial, state=TrialState.PRUNED)
+        told = study.trials[-1].user_attrs[WHY].endswith(": the least about there")
+        assert told == (number >= 8 and number % 5 == 4)
+        along += [dear] if told else []
+    assert len(along) == 7 and 2 <= sum(along) <= 5
+
+
 def test_improvement_on_nothing_is_the_whole_box():
     front = Front(np.zeros((0, 2)), np.zeros(0), np.array([1.0, 1.0]), 0.5)
     told = expected_improvement(np.array([[0.0, 0.0], [0.5, 0.5]]), np.array([[0.1], [0.1]]), np.ones(1), front)

@@ -3,7 +3,9 @@
 A proposal is the candidate that is expected to add most to the hypervolume of the front, given its known costs and what
 is believed of its error, for the work of its training beyond what is usual at its costs. Trials that still run
 count as if they had ended as expected. The first proposals are spread over the costs; of the others every second one
-doubts its beliefs, since a model that was fitted to what a search has tried is too sure of what it has not.
+doubts its beliefs, since a model that was fitted to what a search has tried is too sure of what it has not. Where most
+is learned from short trainings, every fifth is the best near a place on the axis of costs: what these say of a stretch
+of it may be wrong for all that is there.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial, FrozenTrial
+from scipy.stats.qmc import Halton
 from threadpoolctl import threadpool_limits
 
 from nas.block_fields import Value
@@ -31,6 +34,8 @@ from nas.samplers.surrogate import Beliefs, Learner
 FIRST = (1 / 2, 1 / 4, 3 / 4, 1 / 8, 7 / 8, 3 / 8, 0, 1)
 MEASURED = ("latency_ms",)  # costs that are predicted, then measured; members have "macs" as well then
 NEAR = 0.03  # share of the candidates that are near enough to such a place
+ALONG_EVERY = 5  # proposals of a search by rungs, one is of a place on the axis of costs
+NEAR_ALONG = 0.08  # as NEAR, for these
 MOST_JUDGED = 800  # that are learned from
 FEWEST_FULL = 4  # full trainings, before it is told from them what a longer training of others would give
 DOUBTS = (1.0, 3.0)  # by what beliefs' deviations are multiplied, in turn: what was never tried is believed too firmly
@@ -119,12 +124,16 @@ class ExactCostSampler(optuna.samplers.BaseSampler):
         )
         if not candidates:
             return None
-        return self._spread(candidates, history) if first else self._best(candidates, front, history)
+        if first:
+            return self._spread(candidates, history)
+        turn, last = divmod(len(history.taken), ALONG_EVERY)
+        if (history.partly or history.partial) and last == ALONG_EVERY - 1:
+            return self._best_along(candidates, history, turn + 1)
+        return self._best(candidates, front, history)
 
     def _spread(self, candidates: list[Candidate], history: History) -> Proposal:
         """A candidate near the next place on the axis of costs, as unlike those before as can be."""
-        before = history.proposed
-        height = np.mean([logarithms([each.costs[name] for each in candidates]) for name in self._axis()], axis=0)
+        before, height = history.proposed, self._height(candidates)
         order = np.argsort(height, kind="stable")
         self._ends = [candidates[order[0]].choices, candidates[order[-1]].choices]
         share = FIRST[len(history.taken) % len(FIRST)]
@@ -132,6 +141,19 @@ class ExactCostSampler(optuna.samplers.BaseSampler):
         near = np.argsort(off, kind="stable")[: max(1, int(NEAR * len(candidates))) if 0 < share < 1 else 1]
         chosen = max((candidates[i] for i in near), key=lambda each: _unlike(each, before))
         return Proposal(chosen, f"one of the first, spread over costs: {self._told(chosen)}")
+
+    def _best_along(self, candidates: list[Candidate], history: History, turn: int) -> Proposal:
+        """The candidate of the lowest expected error near a place on the axis of costs, another one each turn."""
+        beliefs = self._learner.believe(self._seen(history), history.running, history.partial, candidates)
+        height, place = self._height(candidates), float(Halton(1, scramble=False).random(turn + 1)[-1, 0])
+        off = np.abs(height - (height.min() + place * np.ptp(height)))
+        near = np.argsort(off, kind="stable")[: max(1, int(NEAR_ALONG * len(candidates)))]
+        best = int(near[np.argmin((beliefs.errors @ beliefs.weights)[near])])
+        return Proposal(candidates[best], f"{self._believed(candidates[best], best, beliefs)}: the least about there")
+
+    def _height(self, candidates: Sequence[Candidate]) -> Array:
+        """Where on the axis of costs candidates are."""
+        return np.mean([logarithms([each.costs[name] for each in candidates]) for name in self._axis()], axis=0)
 
     def _axis(self) -> list[str]:
         """Costs that the first proposals are spread over: exact ones, so that the same search begins the same way."""
@@ -191,13 +213,16 @@ class ExactCostSampler(optuna.samplers.BaseSampler):
         )
 
     def _why(self, chosen: Candidate, place: int, beliefs: Beliefs, gain: float, target: Front) -> str:
-        errors, likely = beliefs.errors[place], beliefs.weights
-        order = np.argsort(errors, kind="stable")
-        low, middle, high = errors[order][np.searchsorted(likely[order].cumsum(), INTERVAL)]
         points = np.column_stack([target.errors, target.costs])
         now = moocore.hypervolume(points, ref=np.array([target.reference_error, *target.reference_costs]))
         more = f"{gain / now:+.2%} of the hypervolume expected" if now > 0 else "the first to add anything"
-        return f"error {middle:.4f} ({low:.4f} to {high:.4f}) at {self._told(chosen)}: {more}"
+        return f"{self._believed(chosen, place, beliefs)}: {more}"
+
+    def _believed(self, chosen: Candidate, place: int, beliefs: Beliefs) -> str:
+        errors, likely = beliefs.errors[place], beliefs.weights
+        order = np.argsort(errors, kind="stable")
+        low, middle, high = errors[order][np.searchsorted(likely[order].cumsum(), INTERVAL)]
+        return f"error {middle:.4f} ({low:.4f} to {high:.4f}) at {self._told(chosen)}"
 
     def _told(self, chosen: Candidate) -> str:
         return ", ".join(f"{name} {chosen.costs[name]:.4g}" for name in self._costs)
