@@ -28,8 +28,9 @@ LONGEST_ERROR = 4000  # characters; some list all that is known
 
 # Names that belong to one run and are not taken over when its config.yaml is run again.
 OF_ONE_RUN = ("run", "resume")
-# Beginnings of keys that are not taken over from a run, which another person may have made.
-OF_THE_PERSON = ("limits.",)
+# Beginnings of keys that are not taken over from a run, which another person may have made: a cluster is sent the data
+# and the person's token, and may answer with code.
+OF_THE_PERSON = ("limits.", "ray.")
 
 
 def settings_from_words(words: Sequence[str], schema: type[Any] = SearchConfig) -> dict[str, Any]:
@@ -62,10 +63,9 @@ def make(settings: Mapping[str, Any], schema: type[ConfigT]) -> ConfigT:
     file = flat.pop("config", None)
     merged = _defaults(schema)
     if file is not None:
-        what = one_line(f"config={file}")
-        from_file = _flatten(read_settings(what, user_path("config", str(file))))
-        check_said(from_file.get("plugins"), flat.get("plugins"), what)
-        merged = _merge(merged, {key: value for key, value in from_file.items() if key not in OF_ONE_RUN}, schema)
+        from_file = _of_file(file)
+        check_said(from_file.get("plugins"), flat.get("plugins"), one_line(f"config={file}"))
+        merged = _merge(merged, from_file, schema)
     merged = _merge(merged, flat, schema)
     config = OmegaConf.to_object(merged)
     assert isinstance(config, schema)
@@ -100,8 +100,26 @@ def exit_code(program: str, act: Callable[[], object]) -> int:
 
 
 def given_keys(settings: Mapping[str, Any]) -> set[str]:
-    """The dotted keys that settings name, those of a `config` file not counted."""
-    return set(_flatten(settings)) - {"config"}
+    """The dotted keys that settings name, those of a `config` file included.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    flat = _flatten(settings)
+    file = flat.pop("config", None)
+    return {*flat, *(_of_file(file) if file is not None else ())}
+
+
+def words_to_repeat(config: SearchConfig) -> list[str]:
+    """What the command that goes on with a run has to say again: it is not taken over from the run's file."""
+    plugins = [f"plugins=[{','.join(config.plugins)}]"] if config.plugins else []
+    return [*plugins, *([f"ray.address={config.ray.address}"] if config.ray.address else [])]
+
+
+def _of_file(file: object) -> dict[str, Any]:
+    """What a `config` file says, by dotted keys."""
+    read = _flatten(read_settings(one_line(f"config={file}"), user_path("config", str(file))))
+    return {key: value for key, value in read.items() if key not in OF_ONE_RUN}
 
 
 def config_to_yaml(config: SearchConfig) -> str:

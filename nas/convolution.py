@@ -8,6 +8,8 @@ from dataclasses import dataclass
 Pair = tuple[int, int]
 """Of height and width."""
 
+MOST_WEIGHTS = 10**8  # of what two convolutions compose to: a hundred times the largest of published networks
+
 
 @dataclass(frozen=True)
 class Convolution:
@@ -55,7 +57,7 @@ class Convolution:
         Raises:
             ValueError: channels that do not follow on, or a `second` with padding. Its zeros are not what this one
                 would have computed there, unless along that axis this one is a single tap without padding and
-                without bias, whatever its values.
+                without bias, whatever its values. Or more weights than `MOST_WEIGHTS`: two of few may make very many.
         """
         if second.in_channels != self.out_channels:
             raise ValueError(
@@ -67,7 +69,7 @@ class Convolution:
                 raise ValueError(f"padding={second.padding} within a run is not exact at borders: pad once up front")
         rows, columns = composed_axis(self, second, 0), composed_axis(self, second, 1)
         s1, s2, p1, p2 = self.stride, second.stride, self.padding, second.padding
-        return Convolution(
+        whole = Convolution(
             self.in_channels,
             second.out_channels,
             (rows.kernel_size, columns.kernel_size),
@@ -77,6 +79,9 @@ class Convolution:
             math.gcd(self.groups, second.groups),
             self.bias or second.bias,
         )
+        if whole.weights > MOST_WEIGHTS:
+            raise ValueError(f"{whole.weights:,} weights of one convolution are not allowed; allowed: {MOST_WEIGHTS:,}")
+        return whole
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,11 +18,13 @@ from typing import Any
 from nas.bounded import parse_json, parse_json_line, read_text, shown
 from nas.command_line import config_to_yaml, make_config, read_settings
 from nas.config import SearchConfig, first_line, user_path
+from nas.exhausted import out_of_space
 from nas.files import write_at_once
 from nas.interrupts import interrupt_later
 from nas.trial import Ended, Event, TrialRecord, event_from_dict, event_to_dict, records_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+MOST_LINE_BYTES = 4_000_000  # of an event; an architecture takes some thousand
 LATEST_S = 1e11  # a time stamp of the year 5000
 WEIGHTS = re.compile(r"weights/[0-9]+(\.train)?\.safetensors")
 RUNS_NAMED = 8  # in an error, the last ones by name
@@ -68,9 +72,15 @@ class RunStore:
         """Keeps other drivers out; the system lets go of the lock of a process that dies.
 
         Raises:
-            ValueError: another driver has the run.
+            ValueError: another driver has the run, or its `.lock` is no file.
         """
-        lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            lock = os.open(self.path / ".lock", flags, 0o666)
+        except OSError as error:
+            if out_of_space(error):
+                raise
+            raise ValueError(f"run={self.name}: {self.path / '.lock'} cannot be opened: {error.strerror}") from None
         with os.fdopen(lock, "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,36 +93,40 @@ class RunStore:
         try:
             with (self.path / ".lock").open() as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go of at once, when the file is closed
-        except FileNotFoundError:
-            return False
         except BlockingIOError:
             return True
+        except OSError:  # no such file, or one that is none
+            return False
         return False
 
     def reopen(self, config: SearchConfig) -> None:
         """Makes a run that had ended ready to go on under `config`.
 
         Raises:
-            ValueError: see `check_links`.
+            ValueError: see `check_files`.
         """
-        self.check_links()
+        self.check_files()
+        (self.path / "weights").mkdir(exist_ok=True)  # what copies folders may leave out empty ones
         self.mend()
         write_at_once(self.path / "config.yaml", config_to_yaml(config))
         (self.path / "end.json").unlink(missing_ok=True)
         self.point_latest()
 
-    def check_links(self) -> None:
-        """Holds that no link is in the folder, which another person may have made: what is written stays in it.
+    def check_files(self) -> None:
+        """Holds that files and folders are all there is in the folder, which another person may have made.
+
+        What is written stays in it then: neither a link nor another name of a file elsewhere leads out.
 
         Raises:
-            ValueError: one is.
+            ValueError: something else is there.
         """
         for folder, folders, files in os.walk(self.path):
             for name in (*folders, *files):
-                if os.path.islink(link := os.path.join(folder, name)):  # noqa: PTH114, PTH118  # a run has many files
+                path = os.path.join(folder, name)  # noqa: PTH118  # a run has many files
+                if what := _what_leads_out(path):
                     raise ValueError(
-                        f"run={self.name}: {Path(link).relative_to(self.path)} is a link to {os.readlink(link)}; "  # noqa: PTH115
-                        "allowed: a run's folder without links, since files are written and removed there"
+                        f"run={self.name}: {Path(path).relative_to(self.path)} is {what}; allowed: a run's folder of "
+                        "its own files and folders alone, since some are written and removed there"
                     )
 
     def discard_if_empty(self) -> None:
@@ -228,30 +242,44 @@ class RunStore:
         Raises:
             ValueError: as `events` does.
         """
-        lines = (self.path / "events.jsonl").read_text(encoding="utf-8", errors="replace").split("\n")
-        complete, torn = lines[:-1], lines[-1]
         events = []
-        for number, line in enumerate([*complete, torn] if torn else complete, 1):
+        for number, line in enumerate(self._lines(), 1):
             try:
-                words = parse_json_line(line)
+                words = parse_json_line(line.decode("utf-8", errors="replace"))
                 events.append((event_from_dict(words), _time_of_day(words.get("time"))))
             except ValueError as error:
-                if number > len(complete):
+                if not line.endswith(b"\n"):
                     break
                 raise ValueError(f"{self.path / 'events.jsonl'}, line {number}: {error}") from None
         return events
 
+    def _lines(self) -> Iterator[bytes]:
+        """The lines of the events, of which the last one may be torn.
+
+        Raises:
+            ValueError: one is longer than any event.
+        """
+        with (self.path / "events.jsonl").open("rb") as file:
+            for number in itertools.count(1):
+                line = file.readline(MOST_LINE_BYTES + 1)
+                if len(line) > MOST_LINE_BYTES:
+                    raise ValueError(f"{file.name}, line {number}: it is longer than {MOST_LINE_BYTES:,} bytes")
+                if not line:
+                    return
+                yield line
+
     def mend(self) -> None:
         """Ends a torn last line, so that the next event begins on its own: cut off if it is not an event."""
         file = self.path / "events.jsonl"
-        content = file.read_bytes()
-        end = content.rfind(b"\n") + 1
-        if end == len(content):
+        whole, last = 0, b"\n"
+        for line in self._lines():
+            whole, last = whole + len(line), line
+        if last.endswith(b"\n"):
             return
         try:
-            event_from_dict(parse_json_line(content[end:].decode("utf-8")))
+            event_from_dict(parse_json_line(last.decode("utf-8")))
         except ValueError:
-            os.truncate(file, end)  # in place: the disk may be full still
+            os.truncate(file, whole - len(last))  # in place: the disk may be full still
             return
         with file.open("ab") as log:
             log.write(b"\n")
@@ -375,6 +403,16 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(words, dict):
         raise ValueError(f"{file} cannot be read: {shown(words)} is not a mapping")
     return words
+
+
+def _what_leads_out(path: str) -> str | None:
+    """What a path is that may lead out of its folder, or that waits for somebody when it is read, if it does."""
+    found = os.lstat(path)  # a run has many files
+    if stat.S_ISLNK(found.st_mode):
+        return f"a link to {os.readlink(path)}"  # noqa: PTH115
+    if stat.S_ISREG(found.st_mode):
+        return f"a file with {found.st_nlink} names" if found.st_nlink > 1 else None
+    return None if stat.S_ISDIR(found.st_mode) else "neither a file nor a folder"
 
 
 def _time_of_day(raw: Any) -> float | None:

@@ -17,6 +17,7 @@ from nas.bounded import one_line, shown
 from nas.reading import Cost, Reading, count_of, is_number, number_of, reading_from_dict, word_of
 
 EVENT_VERSION = 2
+LAST_TRIAL = 10**9  # the next one's number has to be one as well
 
 
 class TrialState(enum.StrEnum):
@@ -168,7 +169,10 @@ def event_from_dict(words: Any) -> Event:
         for field, read in _READERS[name]:
             if field in words:
                 values[field] = read(field, words[field])
-        return kind(**values)
+        event = kind(**values)
+        if not 0 <= event.trial <= LAST_TRIAL:
+            raise ValueError(f"trial {event.trial} is not allowed; allowed: 0 to {LAST_TRIAL}")
+        return event
     except (TypeError, ValueError) as error:  # TypeError: a value is missing
         raise ValueError(f"bad {kind.kind} event: {one_line(str(error), 500)}") from None
 
@@ -272,10 +276,17 @@ class TrialRecord:
         return {} if self.cost is None else self.cost.by_name()
 
     def values(self, names: Iterable[str]) -> tuple[float, ...] | None:
-        """Objective values of a completed trial, in the order of `names`; None for any other."""
+        """Objective values of a completed trial, in the order of `names`; None for any other.
+
+        Raises:
+            ValueError: it has no such value.
+        """
         if self.state is not TrialState.COMPLETED or self.error is None:
             return None
         known = {"error": self.error, **self.costs}
+        names = list(names)
+        if lacking := [name for name in names if name not in known]:
+            raise ValueError(f"trial {self.trial} is completed, but has no {', '.join(lacking)}")
         return tuple(float(known[name]) for name in names)
 
 

@@ -214,11 +214,8 @@ def test_a_call_is_over_with_its_last_trial():
 
 def test_trials_of_a_call_are_judged_in_order():
     assignments = [Assignment(trial, {}, "id", Known(), (LAST,)) for trial in (3, 1, 2)]
-    worker: Any = None
     begun = []
-    judged = one_after_another(
-        assignments, lambda each, worker: (ended(each.trial) for _ in range(1)), worker, begun.append
-    )  # pyright: ignore
+    judged = one_after_another(assignments, lambda each: (ended(each.trial) for _ in range(1)), begun.append)
     assert [event.trial for event in judged] == [3, 1, 2] == [each.trial for each in begun]
 
 

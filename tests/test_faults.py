@@ -1,6 +1,7 @@
 """What a run is worth after all that can go wrong around it: nothing judged is lost, nothing false is recorded."""
 
 import errno
+import json
 import multiprocessing
 import os
 import random
@@ -9,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -16,14 +18,19 @@ import pytest
 import torch
 from ray import cloudpickle
 
+import nas
 from nas import pipeline, search
 from nas.command_line import Failed
+from nas.pipeline import Known
 from nas.results import Run, front_of, make_constraints
 from nas.store import RunStore
 from nas.trial import TrialState, unfinished
-from nas.tune.judging import trained
+from nas.tune.judging import Assignment, trained
+from nas.tune.searcher import UNFIT
+from nas.tune.trainable import ArchitectureTrainable
 from tests.processes import children, lives, wait_for
 from tests.searching import SMALL, events_of, journal_of, quick_latency, small_search
+from tests.stripes import TINY, stripe_data, stripe_job
 
 KILLS = 20
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -109,6 +116,63 @@ def test_a_search_through_ray_whose_driver_is_killed_again_and_again_ends_with_a
     assert subprocess.run([*command, f"resume={path.exists()}"], stdout=subprocess.DEVNULL).returncode == 0
     check_whole(path, budget)
     wait_for(lambda: not any(map(lives, started)))  # Ray's agents look for their dead head for a minute or more
+
+
+def test_a_run_goes_on_beside_files_of_others_and_where_an_empty_folder_was_left_out(tmp_path):
+    run = small_search(tmp_path, run="copied", budget=1)
+    (run.path / "models" / ".DS_Store").touch()
+    for file in (run.path / "weights").iterdir():
+        file.unlink()
+    (run.path / "weights").rmdir()
+    with pytest.raises(ValueError, match="weights"):  # those of the front are missed, and said to be
+        small_search(tmp_path, run="copied", budget=2, resume=True)
+    assert {record.state for record in RunStore.open(run.path).records()} == {TrialState.COMPLETED}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (("ended", "priced"), "trial 1 is at a rung without params"),
+        (("ended",), None),
+    ],
+)
+def test_a_trial_whose_lines_are_lost_goes_on_or_is_named(tmp_path, damage, message):
+    run = small_search(tmp_path, run="cut", budget=2, objectives=["error", "params"])
+    lines = [each for each in events_of(run) if each["trial"] != 1 or each["event"] not in damage]
+    (run.path / "events.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    with pytest.raises(ValueError, match=message) if message else nullcontext():
+        small_search(tmp_path, run="cut", budget=2, resume=True, objectives=["error", "params"])
+    if not message:
+        check_whole(run.path, 2)
+
+
+def test_a_file_of_settings_is_held_against_those_of_the_run(tmp_path):
+    small_search(tmp_path, run="first", budget=1)
+    other = tmp_path / "other.yaml"
+    other.write_text("train: {epochs: 7}\nbudget: 2\n")
+    asked = {"runs_dir": str(tmp_path), "run": "first", "resume": True, "config": str(other)}
+    with pytest.raises(ValueError, match=r"^train\.epochs=7 is not allowed: run=first was searched with train"):
+        nas.run_search(verbose=False, **asked)
+    other.write_text("budget: 2\n")
+    assert len(nas.run_search(verbose=False, **asked).trials) == 2
+
+
+@pytest.mark.parametrize(("error", "blamed"), [(RuntimeError("no such module"), False), (MemoryError(), True)])
+def test_a_worker_that_cannot_begin_says_so_and_blames_no_trial(tmp_path, monkeypatch, error, blamed):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr("nas.tune.trainable.make_worker", fails)
+    assignment = Assignment(3, TINY.to_dict(), TINY.arch_id, Known(), (1,))
+    worker = ArchitectureTrainable.__new__(ArchitectureTrainable)
+    job = stripe_job(stripe_data(32))
+    with pytest.raises(MemoryError) if blamed else nullcontext():  # a new process tries again
+        worker.setup({"assignments": (assignment,)}, trained, job, str(tmp_path), "mark", 1, 0, None, [], [])
+    assert repr(worker) == f"worker since trial3_{TINY.arch_id}"
+    if not blamed:
+        assert worker.step()[UNFIT].endswith("cannot judge any network: no such module")
+        assert worker.reset_config({"assignments": (assignment,)}) and UNFIT in worker.step()
+    worker.cleanup()
 
 
 def begun(words: list[str], runs_dir: Path) -> subprocess.Popen[str]:

@@ -33,6 +33,7 @@ from nas.networks.onnx_file import onnx_bytes
 from nas.plugins import import_path, import_plugins
 from nas.space_file import load_space
 from nas.tune.plan import make_plan
+from nas.tune.ray_code import shipped_code
 from tests.helpers import randomise, relative_difference, space_of, write_space
 
 REPOSITORY = Path(__file__).parents[1]
@@ -229,3 +230,10 @@ def test_a_block_without_a_module_or_layers_is_named(monkeypatch):
     assert "wave" not in BLOCK_LAYERS
     with pytest.raises(ValueError, match="block 'wave' has no layers"):
         deploy_layers(WAVES, 3, SHAPE)
+
+
+def test_a_plugin_in_a_folder_without_an_init_file_is_sent_whole(tmp_path, monkeypatch):
+    (tmp_path / "unmarked").mkdir()
+    (tmp_path / "unmarked" / "blocks.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert str(tmp_path / "unmarked") in shipped_code(["unmarked.blocks"])["py_modules"]

@@ -18,6 +18,9 @@ from nas.config import first_line
 
 LARGEST_SIDE = 224  # of images whose size nobody asked for
 
+# Of what is in a picture file: others are read by programs of their own (EPS by Ghostscript).
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+
 
 @dataclass(frozen=True)
 class RawImages:
@@ -101,7 +104,7 @@ class PictureFiles:
             ValueError: the file cannot be read.
         """
         try:
-            with Image.open(self.files[number]) as image:
+            with Image.open(self.files[number], formats=FORMATS) as image:
                 return pixels(image, self.mode)
         except Exception as error:  # what a damaged file raises is whatever its format's decoder stumbles over
             raise _unreadable(self.files[number], error) from None
@@ -114,7 +117,7 @@ def header(file: str) -> tuple[int, int, bool]:
         ValueError: the file cannot be read, or its pixels have no known range.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return image.height, image.width, is_grey(image)
     except Exception as error:  # see PictureFiles.read
         raise _unreadable(file, error) from None

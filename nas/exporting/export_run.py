@@ -50,7 +50,7 @@ def export_run(config: ExportConfig, say: Say) -> list[Path]:
     searched = store.config()
     check_said(searched.plugins, config.plugins, f"run={config.run}")
     import_plugins(searched.plugins)
-    store.check_links()
+    store.check_files()
     records = chosen(store.records(), config.trial, searched)
     folders = _folders(config, store, records)
     measured_in(store)  # which is told at the end: not after hours of training

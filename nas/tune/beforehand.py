@@ -43,7 +43,8 @@ def earlier_trials(config: SearchConfig, space: SearchSpace, job: Job) -> tuple[
         for record in store.records():
             choices = None if record.accuracy is None else space.encode(record.architecture)
             if choices is not None:
-                assert record.cost is not None
+                if record.cost is None:
+                    raise ValueError(f"warm_start={run}: trial {record.trial} has an accuracy, but no cost")
                 peak_mb = size_of(record.architecture, job).peak_memory_mb
                 cost = dataclasses.replace(record.cost, peak_memory_mb=peak_mb)
                 found.append(dataclasses.replace(record, choices=choices, cost=cost))

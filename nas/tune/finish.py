@@ -168,7 +168,7 @@ def _export(store: RunStore, job: Job, measured: tuple[Lane, Conditions], front:
     models = store.path / "models"
     models.mkdir(exist_ok=True)
     for stale in models.iterdir():
-        if stale.name not in wanted:
+        if stale.name not in wanted and stale.is_dir():
             shutil.rmtree(stale)
     for i, record in enumerate(front, 1):
         say(f"exporting {i} of {len(front)}: trial {record.trial}")

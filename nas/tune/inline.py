@@ -37,7 +37,7 @@ def run_inline(plan: Plan, state: SearchState, store: RunStore, judge: Judge = t
     except Exception as error:
         if not out_of_space(error):
             raise
-        state.give_up(first_line(error))
+        state.give_up_writing(error)
     finally:
         torch.set_num_threads(before)
     state.over = state.over or "time_budget"

@@ -49,7 +49,7 @@ MAY_CHANGE = (
     "latency.calibration",
     "log",
 )
-MAY_CHANGE_PREFIX = ("ray.", *OF_THE_PERSON)
+MAY_CHANGE_PREFIX = OF_THE_PERSON
 
 
 @dataclass(frozen=True)

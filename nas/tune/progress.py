@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from nas.command_line import words_to_repeat
 from nas.config import SearchConfig
 from nas.console import table_console
 from nas.data import ImageData
@@ -138,7 +139,7 @@ class ProgressView:
         self.say(f"Run:  {store.path}  (trials.csv, pareto.csv, pareto.png, models/TRIAL/model.onnx)")
         elsewhere = store.path.parent != Path("runs").absolute()
         folder = f" runs_dir={shlex.quote(str(store.path.parent))}" if elsewhere else ""
-        more = [f"budget={2 * self._config.budget}"]
+        more = [*words_to_repeat(self._config), f"budget={2 * self._config.budget}"]
         if reason == "budget_epochs":
             more.append(f"budget_epochs={2 * (self._config.budget_epochs or 0)}")
         if reason == "patience":

@@ -23,5 +23,9 @@ def shipped_code(plugins: Sequence[str]) -> dict[str, Any]:
 def _path_of(name: str) -> str:
     """The folder of a package, or the file of a single module."""
     spec = find_spec(name)
-    assert spec is not None and spec.origin is not None
-    return next(iter(spec.submodule_search_locations or [spec.origin]))
+    assert spec is not None
+    folders = list(spec.submodule_search_locations or ())  # of a package, also of one without an __init__.py
+    if folders:
+        return folders[0]
+    assert spec.origin is not None
+    return spec.origin

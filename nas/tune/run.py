@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from nas.command_line import Failed
-from nas.config import first_line, user_path
+from nas.bounded import shown
+from nas.command_line import Failed, words_to_repeat
+from nas.config import SearchConfig, first_line, user_path
 from nas.exhausted import out_of_space
 from nas.interrupts import terminations
 from nas.latency.conditions import Conditions, conditions_from_dict, differences
@@ -87,7 +88,7 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
             store.reopen(plan.config)
         view.say(f"run {store.path}")
         stack.enter_context(terminations())  # only now: Ray has set a handler of its own
-        with _resumable(store, view.say):
+        with _resumable(store, plan.config, view.say):
             if _timed(plan) and not calibrated:
                 view.say("measuring a few networks, to price the others by")
                 scout(prices, plan.space, plan.job, meter, plan.config.budget, plan.config.seed)
@@ -113,18 +114,21 @@ def run_search(verbose: bool = True, **settings: Any) -> Run:
 
 
 @contextlib.contextmanager
-def _resumable(store: RunStore, say: Callable[[str], None]) -> Iterator[None]:
+def _resumable(store: RunStore, config: SearchConfig, say: Callable[[str], None]) -> Iterator[None]:
     """Says how a run goes on that is cut off; nothing is kept of one in which nothing has happened yet.
 
     Raises:
-        Failed: there was no room to write.
+        Failed: something is to be mended first, as where there was no room to write.
     """
     try:
         yield
     except BaseException as error:
         store.discard_if_empty()
-        kept = f"What was judged is kept in {store.path}; run={store.name} resume=true goes on."
-        if isinstance(error, Failed) or out_of_space(error):
+        words = " ".join([f"run={store.name} resume=true", *words_to_repeat(config)])
+        kept = f"What was judged is kept in {store.path}; {words} goes on."
+        if isinstance(error, Failed):
+            raise Failed(f"{error}. {kept}") from None
+        if out_of_space(error):
             raise Failed(f"{store.path} cannot be written: {first_line(error)}. {kept}") from None
         if isinstance(error, KeyboardInterrupt) and store.path.exists():
             say(kept)
@@ -172,12 +176,14 @@ def _latency(plan: Plan, node: MeasuringNode | None) -> tuple[Meter, Conditions,
     return meter, where, calibrated
 
 
-def _check_recipe(begun: dict[str, Any], plan: Plan) -> None:
+def _check_recipe(begun: Any, plan: Plan) -> None:
     """Holds that the run goes on as it began: another version of this program may have other recipes.
 
     Raises:
         ValueError: it would not.
     """
+    if not isinstance(begun, dict):
+        raise ValueError(f"run={plan.name}: environment.json: recipe: {shown(begun)} is not a mapping")
     now = dataclasses.asdict(plan.recipe)
     differing = [f"train.{name}={value}" for name, value in begun.items() if now.get(name, value) != value]
     if differing:

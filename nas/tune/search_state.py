@@ -31,7 +31,7 @@ from nas.tune.plan import Plan
 from nas.tune.pricing import PricedArchitectures
 from nas.tune.study import Study, Suggestion, as_proposal
 
-GIVEN_UP = "given_up"  # the run could not be written to: it is as if the driver had been killed
+GIVEN_UP = "given_up"  # something is to be mended first: it is as if the driver had been killed
 INFEASIBLE_PER_TRAINED = 20  # infeasible trials allowed for each trial of the budget
 
 
@@ -55,7 +55,7 @@ class SearchState:
         trained: trials that count towards the budget.
         over: why no trial is handed out any more (`ENDINGS` in `nas.tune.progress`, or `GIVEN_UP`); None while the
             search goes on.
-        given_up_for: what kept the run from being written, if it was given up.
+        given_up_for: what kept the search from going on, if it was given up.
     """
 
     def __init__(
@@ -150,16 +150,20 @@ class SearchState:
             watch(event, self)
 
     def give_up(self, reason: str) -> None:
-        """Ends the search where it stands, without another word in its run: nothing can be written there."""
+        """Ends the search where it stands, without another word in its run."""
         self.over, self.given_up_for = GIVEN_UP, reason
         self._live.clear()
+
+    def give_up_writing(self, error: Exception) -> None:
+        """The same, where the run cannot be written to."""
+        self.give_up(f"{self._store.path} cannot be written: {first_line(error)}")
 
     @contextlib.contextmanager
     def _or_give_up(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            self.give_up(first_line(error))
+            self.give_up_writing(error)
 
     def fail(self, trial: int, reason: str) -> None:
         """Ends a trial whose worker was lost, unless it has ended."""
@@ -230,9 +234,13 @@ class SearchState:
         return self._study.foreseen([self._waiting[each].suggestion for each in trials])
 
     def _climb(self, events: list[Event], rung: Rung) -> None:
-        priced = next(event for event in reversed(events) if isinstance(event, Priced))
-        costs = priced.cost.by_name()
+        priced = next((event for event in reversed(events) if isinstance(event, Priced)), None)
+        costs = priced.cost.by_name() if priced else {}
         names = [name for name in self._config.objectives if name != "error"]
+        if lacking := [name for name in names if name not in costs]:
+            raise ValueError(f"trial {rung.trial} is at a rung without {', '.join(lacking)}")
+        if rung.epochs not in self._ladder.rungs:
+            raise ValueError(f"trial {rung.trial}: a rung of {rung.epochs} epochs; allowed: {self._ladder.rungs}")
         self._ladder.reach(rung.trial, rung.epochs, 1 - rung.accuracy, [costs[name] for name in names])
         self._epochs += rung.epochs
 

@@ -14,11 +14,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from nas.config import first_line
 from nas.store import RunStore
 from nas.tune.search_state import GIVEN_UP, SearchState
 
-FULL = "full"  # key of a result: the worker's disk is, so that none of its trials can be judged
+UNFIT = "unfit"  # key of a result: why the worker can judge no trial at all, as where its disk is full
 
 FETCH_S = 600.0  # longest wait for the weights of a trial from another machine
 NODE_LOST = ("node has died", "node was terminated")  # in Ray's words on an actor: no fault of its trial
@@ -83,8 +82,8 @@ class StateScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Records the events of a result, the files that they need before them; returns whether the call goes on."""
-        if FULL in result:
-            self._state.give_up(result[FULL])
+        if UNFIT in result:
+            self._state.give_up(result[UNFIT])
             return TrialScheduler.STOP
         try:
             files = ray.get(result["files"], timeout=FETCH_S) if result["files"] else ()
@@ -93,7 +92,7 @@ class StateScheduler(FIFOScheduler):
             self._state.hand_back(_left_of(trial, self._state))
             return TrialScheduler.STOP
         except OSError as error:
-            self._state.give_up(first_line(error))
+            self._state.give_up_writing(error)
             return TrialScheduler.STOP
         self._state.record(*result["events"])
         return TrialScheduler.CONTINUE if _left_of(trial, self._state) else TrialScheduler.STOP
@@ -110,7 +109,7 @@ class StateScheduler(FIFOScheduler):
 
 
 class StateStopper(tune.Stopper):
-    """Stops all calls at once when the time is up, or the run cannot be written to."""
+    """Stops all calls at once when the time is up, or the search cannot go on."""
 
     def __init__(self, state: SearchState) -> None:
         self._state = state
