@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import stat
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from nas.config import SearchConfig, first_line, user_path
 from nas.exhausted import out_of_space
 from nas.files import write_at_once
 from nas.interrupts import interrupt_later
+from nas.own_files import check_files
 from nas.trial import Ended, Event, TrialRecord, event_from_dict, event_to_dict, records_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -105,29 +105,12 @@ class RunStore:
         Raises:
             ValueError: see `check_files`.
         """
-        self.check_files()
+        check_files(self.path)
         (self.path / "weights").mkdir(exist_ok=True)  # what copies folders may leave out empty ones
         self.mend()
         write_at_once(self.path / "config.yaml", config_to_yaml(config))
         (self.path / "end.json").unlink(missing_ok=True)
         self.point_latest()
-
-    def check_files(self) -> None:
-        """Holds that files and folders are all there is in the folder, which another person may have made.
-
-        What is written stays in it then: neither a link nor another name of a file elsewhere leads out.
-
-        Raises:
-            ValueError: something else is there.
-        """
-        for folder, folders, files in os.walk(self.path):
-            for name in (*folders, *files):
-                path = os.path.join(folder, name)  # noqa: PTH118  # a run has many files
-                if what := _what_leads_out(path):
-                    raise ValueError(
-                        f"run={self.name}: {Path(path).relative_to(self.path)} is {what}; allowed: a run's folder of "
-                        "its own files and folders alone, since some are written and removed there"
-                    )
 
     def discard_if_empty(self) -> None:
         """Removes a run in which nothing has happened yet: what failed before its first event is not kept."""
@@ -403,16 +386,6 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(words, dict):
         raise ValueError(f"{file} cannot be read: {shown(words)} is not a mapping")
     return words
-
-
-def _what_leads_out(path: str) -> str | None:
-    """What a path is that may lead out of its folder, or that waits for somebody when it is read, if it does."""
-    found = os.lstat(path)  # a run has many files
-    if stat.S_ISLNK(found.st_mode):
-        return f"a link to {os.readlink(path)}"  # noqa: PTH115
-    if stat.S_ISREG(found.st_mode):
-        return f"a file with {found.st_nlink} names" if found.st_nlink > 1 else None
-    return None if stat.S_ISDIR(found.st_mode) else "neither a file nor a folder"
 
 
 def _time_of_day(raw: Any) -> float | None:

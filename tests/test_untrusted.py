@@ -306,6 +306,24 @@ def test_another_name_of_a_file_elsewhere_is_found(tmp_path, victim):
     assert untouched(victim)
 
 
+@pytest.mark.parametrize(
+    ("place", "what"), [("models", "a file where a folder"), ("trials.csv", "a folder where a file")]
+)
+def test_a_file_for_a_folder_is_found_before_anything_is_trained(tmp_path, place, what):
+    run = small_search(tmp_path / "runs", run="theirs", budget=2)
+    path = run.path / place
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.touch()
+    else:
+        path.unlink()
+        path.mkdir()
+    events = (run.path / "events.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=f"{place} is {what} belongs; allowed"):
+        small_search(tmp_path / "runs", run="theirs", budget=3, resume=True)
+    assert (run.path / "events.jsonl").read_bytes() == events
+
+
 def test_what_is_no_file_is_not_waited_for(tmp_path):
     store = write_run(tmp_path / "runs", "theirs", [(0.1, 1.0)])
     os.mkfifo(store.weights_file(0))

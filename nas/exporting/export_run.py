@@ -23,6 +23,7 @@ from nas.exporting.settings import ExportConfig, FinalConfig
 from nas.exporting.verify import Expected, Verified, expected_of, figures_of, verified
 from nas.files import write_at_once
 from nas.job import Job, make_job
+from nas.own_files import check_files
 from nas.plugins import check_said, import_plugins
 from nas.store import RunStore
 from nas.training.allocator import keep_freed_memory
@@ -50,7 +51,7 @@ def export_run(config: ExportConfig, say: Say) -> list[Path]:
     searched = store.config()
     check_said(searched.plugins, config.plugins, f"run={config.run}")
     import_plugins(searched.plugins)
-    store.check_files()
+    check_files(store.path)
     records = chosen(store.records(), config.trial, searched)
     folders = _folders(config, store, records)
     measured_in(store)  # which is told at the end: not after hours of training
