@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -54,6 +55,9 @@ def reading_from_dict(words: dict[str, Any]) -> Reading:
             word_of(name, raw)
         elif name != "merges" and not (raw is None and name == "reference_ms"):
             number_of(name, raw)
+    median_ms = words.get("median_ms")
+    if not (median_ms is None or math.isfinite(median_ms)):
+        raise ValueError(f"median_ms: {median_ms} is not allowed; allowed: a finite number")
     merges = words.get("merges", ())
     if not _lists(merges) or not all(_lists(names) and all(type(each) is str for each in names) for names in merges):
         raise ValueError(f"merges: {shown(merges)} is not allowed; allowed: lists of names")

@@ -172,6 +172,9 @@ def event_from_dict(words: Any) -> Event:
         event = kind(**values)
         if not 0 <= event.trial <= LAST_TRIAL:
             raise ValueError(f"trial {event.trial} is not allowed; allowed: 0 to {LAST_TRIAL}")
+        accuracy = values.get("accuracy")
+        if accuracy is not None and not 0 <= accuracy <= 1:
+            raise ValueError(f"accuracy: {accuracy} is not allowed; allowed: 0 to 1")
         return event
     except (TypeError, ValueError) as error:  # TypeError: a value is missing
         raise ValueError(f"bad {kind.kind} event: {one_line(str(error), 500)}") from None

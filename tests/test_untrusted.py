@@ -3,7 +3,9 @@
 import ast
 import io
 import json
+import math
 import os
+import random
 import shutil
 import zipfile
 from pathlib import Path
@@ -29,7 +31,7 @@ from nas.linear_conv import LinearConv
 from nas.networks.weights import _read
 from nas.space_file import load_space
 from nas.store import RunStore
-from nas.trial import event_from_dict
+from nas.trial import Proposed, event_from_dict
 from nas.tune.plan import make_plan
 from tests.helpers import HEAD
 from tests.searching import SMALL, small_search
@@ -350,6 +352,37 @@ def test_a_line_longer_than_any_event_is_refused(tmp_path):
     for read in (store.events, store.mend):
         with pytest.raises(ValueError, match=r"events\.jsonl, line 4: it is longer than 4,000,000 bytes"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"stage1.out_channels": 999}, r"trial 0: stage1\.out_channels=999 is not allowed; allowed: \[8, 16\]"),
+        ({"stage1.depth": None}, r"trial 0: stage1\.depth=None is not allowed"),
+        ({"nonsense": 3}, "trial 0: 'nonsense' is no choice that space tiny has there"),
+    ],
+)
+def test_choices_that_the_space_does_not_have_are_found_before_anything_is_measured(tmp_path, changed, expected):
+    space = load_space("tiny")
+    choices = space.sample_choices(random.Random(0))
+    raw = {name: value for name, value in (choices | changed).items() if value is not None}
+    store = RunStore.create(tmp_path, "theirs", make_config({**SMALL, "run": "theirs"}), space.text, {})
+    store.append(Proposed(0, space.architecture(choices).to_dict(), "a", "d", raw))
+    with pytest.raises(ValueError, match=expected):
+        make_plan({"runs_dir": str(tmp_path), "run": "theirs", "resume": True})
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "rung", "epochs": 1, "accuracy": math.nan, "loss": 1.0},
+        {"event": "ended", "state": "completed", "accuracy": 1.5},
+        {"event": "remeasured", "latency": {"median_ms": math.nan, "iqr_ms": 0.0, "low_ms": 0.0, "high_ms": 0.0}},
+    ],
+)
+def test_figures_that_cannot_be_are_no_events(event):
+    with pytest.raises(ValueError, match=r"(accuracy|median_ms): .* is not allowed"):
+        event_from_dict({"v": 2, "trial": 0, **event})
 
 
 def test_a_number_of_a_trial_leaves_room_for_the_next_ones():

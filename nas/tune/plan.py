@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.block_fields import Value
+from nas.bounded import shown
 from nas.command_line import OF_THE_PERSON, given_keys, make_config
 from nas.config import LatencyConfig, SearchConfig, seconds, user_path
 from nas.config_fields import leaves
@@ -25,7 +26,7 @@ from nas.space_file import load_space, space_names
 from nas.space_train import check_given
 from nas.store import RunStore, check_new
 from nas.trained import with_anchored_teacher
-from nas.trial import TrialRecord
+from nas.trial import Proposed, TrialRecord
 from nas.tune.beforehand import absolute_runs, earlier_trials
 from nas.tune.feasibility import check_within_limits
 from nas.tune.loggers import check_loggers
@@ -211,7 +212,29 @@ def _store_to_continue(config: SearchConfig, space: SearchSpace) -> RunStore:
         raise ValueError(
             f"space={config.space} is not what run={config.run} was begun with; that is {store.path / 'space.yaml'}"
         )
+    for event in store.events():
+        if isinstance(event, Proposed):
+            _check_choices(f"run={config.run}: trial {event.trial}", event.choices, space)
     return store
+
+
+def _check_choices(what: str, choices: Mapping[str, Value], space: SearchSpace) -> None:
+    """Holds that the choices of a trial, which another person may have written, are the space's.
+
+    Raises:
+        ValueError: one is missing, or another is there; the message begins with `what`.
+    """
+    unread = dict(choices)
+
+    def replay(name: str, options: tuple[Value, ...]) -> Value:
+        value = unread.pop(name, None)
+        if value is None or value not in options:
+            raise ValueError(f"{what}: {name}={shown(value)} is not allowed; allowed: {shown(list(options))}")
+        return value
+
+    space.assemble(replay)
+    if unread:
+        raise ValueError(f"{what}: {shown(min(unread))} is no choice that space {space.name} has there")
 
 
 def _check_weights(job: Job, space: SearchSpace) -> None:
