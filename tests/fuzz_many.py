@@ -11,6 +11,7 @@ from tests.untrusted import READERS, refusal
 def main() -> None:
     """Goes through all readers in turn; whatever is no error of ours ends it, and says which reader and seed."""
     folder, inputs = Path(sys.argv[1]), int(sys.argv[2])
+    folder.mkdir(parents=True, exist_ok=True)
     refused = 0
     for number in range(inputs):
         reader = READERS[number % len(READERS)]
