@@ -126,7 +126,7 @@ def test_help_and_mistyped_keys_do_not_wait_for_torch():
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("executor", ["inline", "ray"])
+@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
 def test_ctrl_c_keeps_and_reports_what_was_judged(tmp_path, executor):
     words = ["space=tiny", "budget=15", "train.epochs=30", f"trials.executor={executor}", "ray.dashboard=false"]
     command = [sys.executable, "-m", "nas.search", *words, f"runs_dir={tmp_path}", "run=cut"]

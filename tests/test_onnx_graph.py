@@ -11,12 +11,13 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 
 from nas.networks.activations import ACTIVATIONS
 from nas.networks.bricks import shuffle_channels
 from nas.networks.builder import build
 from nas.networks.conv_modules import ShiftedConv
-from nas.networks.fading import set_fading
+from nas.networks.fading import FadingActivation, set_fading
 from nas.networks.fusing import fuse
 from nas.networks.merging import apply_merges, conv_macs, plan_merges
 from nas.networks.onnx_file import onnx_bytes
@@ -77,6 +78,28 @@ class Function(nn.Module):
 def test_samples_of_every_space(name, seed):
     shape = SHAPES[seed % 2]
     check(shipped(load_space(name).sample(seed), shape, seed), shape)
+
+
+@pytest.mark.parametrize("name", [name for name in space_names() if name not in ("resnet", "vgg")])  # the largest
+def test_train_forms_of_other_spaces(name):
+    """A search measures those of its front, to say what fusing has won."""
+    network = build(load_space(name).sample(0), num_classes=5, input_shape=SHAPES[0], form="train")
+    check(randomise(network).eval(), SHAPES[0])
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
+def test_activations_that_fade(name, lam):
+    network = nn.Sequential(FadingActivation(name)).eval()
+    set_fading(network, lam)
+    check(network)
+
+
+def test_a_hook_on_what_fades_is_not_overlooked():
+    network = nn.Sequential(FadingActivation("relu")).eval()
+    network[0].activation.register_forward_hook(lambda module, inputs, output: output + 1)
+    with pytest.raises(UnknownOperator, match="hooks"):
+        onnx_model(network, SHAPE)
 
 
 @pytest.mark.slow
@@ -170,7 +193,7 @@ def test_every_layer(name):
 
 def test_all_known_layers_are_tested_here():
     tested = {type(module) for layer in LAYERS.values() for module in layer.modules()}
-    assert set(MODULES) - tested == {nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d}
+    assert set(MODULES) - tested == {nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, FadingActivation}
 
 
 @pytest.mark.parametrize(
@@ -187,6 +210,10 @@ def test_all_known_layers_are_tested_here():
         lambda x: x.transpose(-1, 1).flatten(2),
         lambda x: torch.flatten(x, start_dim=1),
         lambda x: x.unflatten(1, (2, 2)).flatten(1, 2),
+        lambda x: functional.pad(x, (1, 2, 3, 0)),
+        lambda x: functional.pad(x, (0, 1)),
+        lambda x: functional.pad(x, (0, 0, 1, 0, 0, 2)),
+        lambda x: functional.dropout(x, 0.5, training=False),
     ],
 )
 def test_every_function(function):
@@ -214,6 +241,8 @@ UNKNOWN = {
     "transpose at 1": Function(lambda x: x.transpose(0, 1)),
     "flatten at 1": Function(lambda x: x.flatten()),
     "cat at 1": Function(lambda x: torch.cat([x, x])),
+    "pad at 1": Function(lambda x: functional.pad(x, (1, 1, 1, 1), mode="reflect")),
+    "dropout at 1": Function(lambda x: functional.dropout(x, 0.5)),
     "Linear(in_features=12": nn.Linear(12, 3),
     "padding_mode=reflect) at 1": nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
     "AvgPool2d(kernel_size=2, stride=2, padding=0) at 1": nn.AvgPool2d(2, divisor_override=3),
@@ -225,6 +254,12 @@ UNKNOWN = {
     "cannot be traced": Function(lambda x: x if x.sum() > 0 else -x),
     "BatchNorm2d": nn.BatchNorm2d(4, track_running_stats=False),
 }
+
+
+@pytest.mark.parametrize(("sides", "value"), [((1, 0), 2.0), ((0, -1), None), ((0, 0, 0, 0, 0, 0, 1, 1), None)])
+def test_other_paddings_are_unknown(sides, value):
+    with pytest.raises(UnknownOperator, match="pad at network has no ONNX form"):
+        onnx_model(Function(lambda x: functional.pad(x, sides, value=value)).eval(), SHAPE)
 
 
 @pytest.mark.parametrize("words", UNKNOWN)

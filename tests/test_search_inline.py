@@ -288,7 +288,8 @@ def test_what_fails_before_its_first_event_leaves_nothing(tmp_path, monkeypatch)
     monkeypatch.setattr("nas.tune.run.run_inline", broken)
     with pytest.raises(RuntimeError):
         small_search(tmp_path, run="none")
-    assert [each.name for each in tmp_path.iterdir()] == [".latency"]  # what was measured beforehand stays known
+    # What was measured beforehand stays known, where it was measured without doubt.
+    assert {each.name for each in tmp_path.iterdir()} <= {".latency"}
 
 
 def test_paths_are_kept_absolute_and_a_changed_space_is_not_resumed(tmp_path, monkeypatch):

@@ -116,6 +116,7 @@ def test_a_budget_of_epochs_ends_a_search_through_ray(cluster, tmp_path):
     assert 16 <= sum(event["epochs"] for event in events_of(run) if event["event"] == "rung") <= 24
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_lost_at_a_rung_leaves_every_trial_with_its_one_state(cluster, tmp_path, monkeypatch):
     killed = kill_workers(monkeypatch, 2, lambda trial: True)
     run = small_search(tmp_path, budget=8, **RAY, **RUNGS, **{"trials.retries": 0})
@@ -158,6 +159,7 @@ def test_what_the_measuring_node_cannot_do_is_refused_before_a_run_is_made(measu
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_calls_of_several_trials_end_each_trial_once_though_a_worker_is_lost(cluster, tmp_path, monkeypatch):
     from analysis import driver_contestants
     from nas.tune.trainable import HELD_S

@@ -1,4 +1,4 @@
-"""Networks in deploy form as ONNX graphs, written layer by layer in milliseconds; torch's exporter takes seconds."""
+"""Networks as ONNX graphs, written layer by layer in milliseconds; torch's exporter takes seconds."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from nas.config import first_line
 from nas.cost import on_meta
 from nas.networks.conv_modules import is_plain
+from nas.networks.fading import FadingActivation
 from nas.networks.onnx_layers import FUNCTIONS, MODULES, SAME_SHAPE
 from nas.networks.onnx_writer import UnknownOperator, Value, Writer
 from nas.networks.tracing import traced
@@ -31,7 +32,7 @@ def onnx_model(network: nn.Module, input_shape: tuple[int, int, int] | None = No
     """A network as ONNX: "images" (batch, C, H, W) to "logits", with a free batch size and its weights inside.
 
     Args:
-        network: a network in deploy form, hence in eval mode; it is not changed.
+        network: in eval mode; it is not changed.
         input_shape: (C, H, W) of the images; None takes the network's attribute of that name.
 
     Raises:
@@ -47,7 +48,7 @@ def onnx_model(network: nn.Module, input_shape: tuple[int, int, int] | None = No
     try:
         # A copy is traced: the tracer would register tensors that it finds in no module with the network.
         probe, image = on_meta(network, shape)
-        trace = traced(probe)
+        trace = traced(probe, leaves=(FadingActivation,))
         run = _Shapes(probe, graph=trace)
         run.run(image)
     except Exception as error:  # tracing runs the network's own code, which may raise anything
@@ -102,7 +103,7 @@ def _written(writer: Writer, node: fx.Node) -> Value:
     elif node.op == "call_module":
         place, module = str(node.target), writer.network.get_submodule(str(node.target))
         name = f"{type(module).__name__}({module.extra_repr()})"
-        why = _unusual(module, writer.dtype)
+        why = next(filter(None, (_unusual(each, writer.dtype) for each in module.modules())), None)
         if why:
             raise UnknownOperator(f"{name} at {place} {why}")
         x = writer.operand(node.args[0]) if len(node.args) == 1 and not node.kwargs else None

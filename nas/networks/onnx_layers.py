@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from onnx import helper
 from torch import fx, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn import functional
 from torch.nn.modules.utils import _pair
 
+from nas.networks.fading import FadingActivation
 from nas.networks.onnx_writer import Value, Writer
 
 Layer = Callable[[Writer, fx.Node, Any, str], Value]
@@ -41,6 +42,16 @@ def _linear(writer: Writer, node: fx.Node, linear: nn.Linear, x: str) -> Value:
 def _batch_norm(writer: Writer, node: fx.Node, norm: nn.BatchNorm2d, x: str) -> Value:
     weights = writer.weights(node, norm, "weight", "bias", "running_mean", "running_var")
     return writer.add(node, "BatchNormalization", x, *weights, epsilon=norm.eps) if len(weights) == 4 else None
+
+
+def _fading(writer: Writer, node: fx.Node, fading: FadingActivation, x: str) -> Value:
+    """As it stands in the train form, whatever `lam` is by now: both terms are computed there."""
+    active = SAME_SHAPE[type(fading.activation)](writer, node, fading.activation, x)
+    if not isinstance(active, str):
+        return None
+    lam, rest = (writer.number(float(each)) for each in (fading.lam, 1 - fading.lam))
+    active, same = writer.add(node, "Mul", active, lam, step="active"), writer.add(node, "Mul", x, rest, step="same")
+    return writer.add(node, "Add", active, same, step="mixed")
 
 
 def _group_norm(writer: Writer, node: fx.Node, norm: nn.GroupNorm, x: str) -> Value:
@@ -102,7 +113,7 @@ def _adaptive_pool(writer: Writer, node: fx.Node, pool: nn.AdaptiveAvgPool2d, x:
         window = [height // rows, width // columns]
         return writer.add(node, "AveragePool", x, kernel_shape=window, strides=window)
     # Windows of several sizes: each pixel's share in each of them, as a matrix.
-    shares = adaptive_avg_pool2d(torch.eye(height * width).reshape(1, -1, height, width), (rows, columns))
+    shares = functional.adaptive_avg_pool2d(torch.eye(height * width).reshape(1, -1, height, width), (rows, columns))
     shares = shares.reshape(-1, rows * columns).to(writer.dtype)
     matrix = writer.constant(f"shares:{height}x{width}:{rows}x{columns}", shares)
     x = writer.add(node, "MatMul", writer.reshape(node, x, channels, -1, step="pixels"), matrix, step="windows")
@@ -125,6 +136,23 @@ def _binary(kind: str) -> Callable[..., Value]:
         return writer.add(node, kind, *names) if len(names) == 2 else None
 
     return write
+
+
+def _padded(
+    writer: Writer, node: fx.Node, source: Any, sides: Sequence[int], mode: str = "constant", value: float | None = None
+) -> Value:
+    """A map within a frame of zeros; torch counts the sides of the last dimension first."""
+    x, dims = writer.operand(source), len(writer.shapes[node])
+    if x is None or mode != "constant" or value or min(sides) < 0 or len(sides) > 2 * (dims - 1):
+        return None
+    before, after = ([0] * (dims - len(sides) // 2) + list(sides[i::2])[::-1] for i in (0, 1))
+    return writer.add(node, "Pad", x, writer.integers(*before, *after))
+
+
+def _dropout(
+    writer: Writer, node: fx.Node, source: Any, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Value:
+    return None if training or inplace else writer.operand(source)
 
 
 def _cat(writer: Writer, node: fx.Node, tensors: object, dim: int = 0) -> Value:
@@ -166,6 +194,7 @@ SAME_SHAPE: dict[type[nn.Module], Layer] = {
     nn.Hardsigmoid: _plain("HardSigmoid", alpha=1 / 6, beta=0.5),
     nn.Sigmoid: _plain("Sigmoid"),
     nn.SiLU: lambda writer, node, _, x: writer.add(node, "Mul", x, writer.add(node, "Sigmoid", x, step="gate")),
+    FadingActivation: _fading,
     nn.GELU: lambda writer, node, gelu, x: writer.add(node, "Gelu", x, approximate=gelu.approximate),
 }
 """Layers that keep the shape, by exact class: a subclass may compute something else."""
@@ -189,6 +218,8 @@ FUNCTIONS: dict[Any, Callable[..., Value]] = {
     operator.getitem: _item,
     torch.cat: _cat,
     torch.flatten: _reshaped,
+    functional.pad: _padded,
+    functional.dropout: _dropout,
     "chunk": _chunk,
     "flatten": _reshaped,
     "transpose": _transpose,
