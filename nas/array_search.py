@@ -39,7 +39,7 @@ def check_settings(given: Any) -> None:
     """
     if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
         raise ValueError(f"settings={given!r} is not allowed; allowed: a dict of a search's keys and their values")
-    for key in sorted(given_keys(given) | (set(given) & {"config"})):
+    for key in sorted(given_keys(given)):
         if key in NOT_SETTINGS:
             instead = NOT_SETTINGS[key]
             hint = f"; give {instead} instead" if instead else ": every fit is a run of its own"

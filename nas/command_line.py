@@ -100,14 +100,18 @@ def exit_code(program: str, act: Callable[[], object]) -> int:
 
 
 def given_keys(settings: Mapping[str, Any]) -> set[str]:
-    """The dotted keys that settings name, those of a `config` file included.
+    """The dotted keys that settings name, `config` among them; that file is not read."""
+    return set(_flatten(settings))
+
+
+def given_keys_and_of_file(settings: Mapping[str, Any]) -> set[str]:
+    """The dotted keys that settings name, with those of their `config` file in its place.
 
     Raises:
         ValueError: the file cannot be read.
     """
-    flat = _flatten(settings)
-    file = flat.pop("config", None)
-    return {*flat, *(_of_file(file) if file is not None else ())}
+    file = _flatten(settings).get("config")
+    return (given_keys(settings) - {"config"}) | set(_of_file(file) if file is not None else ())
 
 
 def words_to_repeat(config: SearchConfig) -> list[str]:

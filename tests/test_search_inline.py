@@ -286,10 +286,11 @@ def test_what_fails_before_its_first_event_leaves_nothing(tmp_path, monkeypatch)
         raise RuntimeError("no")
 
     monkeypatch.setattr("nas.tune.run.run_inline", broken)
+    for doubt in ("_imprecision", "_disturbance"):  # what is doubtful, as on a busy machine, is not remembered
+        monkeypatch.setattr(f"nas.latency.measure.{doubt}", lambda *_: "")
     with pytest.raises(RuntimeError):
         small_search(tmp_path, run="none")
-    # What was measured beforehand stays known, where it was measured without doubt.
-    assert {each.name for each in tmp_path.iterdir()} <= {".latency"}
+    assert [each.name for each in tmp_path.iterdir()] == [".latency"]  # what was measured beforehand stays known
 
 
 def test_paths_are_kept_absolute_and_a_changed_space_is_not_resumed(tmp_path, monkeypatch):

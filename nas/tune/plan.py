@@ -11,7 +11,7 @@ from typing import Any
 
 from nas.block_fields import Value
 from nas.bounded import shown
-from nas.command_line import OF_THE_PERSON, given_keys, make_config
+from nas.command_line import OF_THE_PERSON, given_keys_and_of_file, make_config
 from nas.config import LatencyConfig, SearchConfig, seconds, user_path
 from nas.config_fields import leaves
 from nas.data import DATASETS
@@ -32,7 +32,7 @@ from nas.tune.feasibility import check_within_limits
 from nas.tune.loggers import check_loggers
 from nas.tune.promotion import Ladder, rung_epochs
 
-# What may differ when a run is resumed; everything else would mix two searches in one run.
+# What may differ when a run is resumed, beside what is `OF_THE_PERSON`; all else would mix two searches in one run.
 MAY_CHANGE = (
     "budget",
     "budget_epochs",
@@ -50,7 +50,6 @@ MAY_CHANGE = (
     "latency.calibration",
     "log",
 )
-MAY_CHANGE_PREFIX = OF_THE_PERSON
 
 
 @dataclass(frozen=True)
@@ -192,15 +191,16 @@ def _resumed(settings: Mapping[str, Any]) -> SearchConfig:
     import_plugins(begun.plugins)
     asked = _anchored(asked)
     stored = {key: value for key, (_, value) in leaves(begun).items()}
-    wanted = {key: value for key, (_, value) in leaves(asked).items() if key in given_keys(settings)}
+    given = given_keys_and_of_file(settings)
+    wanted = {key: value for key, (_, value) in leaves(asked).items() if key in given}
     differing = [
         key
         for key, value in wanted.items()
-        if value != stored[key] and key not in MAY_CHANGE and not key.startswith(MAY_CHANGE_PREFIX)
+        if value != stored[key] and key not in MAY_CHANGE and not key.startswith(OF_THE_PERSON)
     ]
     if differing:
-        given, kept = (", ".join(f"{key}={of[key]}" for key in differing) for of in (wanted, stored))
-        raise ValueError(f"{given} is not allowed: run={asked.run} was searched with {kept}")
+        said, kept = (", ".join(f"{key}={of[key]}" for key in differing) for of in (wanted, stored))
+        raise ValueError(f"{said} is not allowed: run={asked.run} was searched with {kept}")
     taken = {key: value for key, value in stored.items() if not key.startswith(OF_THE_PERSON)}
     return make_config({**taken, **wanted, "runs_dir": asked.runs_dir})
 
