@@ -234,6 +234,7 @@ def test_how_arrays_are_read_as_images(shape, image_shape, expected):
         ((20, 8, 8), {"settings": {"verbose": 1}}, "settings: verbose is not allowed; give verbose instead"),
         ((20, 8, 8), {"settings": {"val_share": 0.05}}, "^X, y, val_share=0.05: cannot be split"),
         ((20, 8, 8), {"settings": {"seed": 1}}, "settings: seed is not allowed; give random_state instead"),
+        ((20, 8, 8), {"settings": {"config": "absent.yaml"}}, "settings: config is not allowed: every fit is a run of"),
         ((20, 8, 8), {"settings": {"train": {"epoch": 1}}}, "unknown key 'train.epoch'"),
         ((20, 8, 8), {"space": "tinny"}, "tinny"),
         ((20, 8, 8), {"budget": 0}, "budget=0 is not allowed"),
